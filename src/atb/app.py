@@ -1,0 +1,81 @@
+"""The composition root: puts adapters and use cases together from settings. Imports what a command needs, when it needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from atb.core.timeframe import SystemClock
+from atb.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from atb.backtest.request import Request
+    from atb.backtest.result import BacktestResult
+    from atb.backtest.sources import Source, Surroundings
+    from atb.core.types import MarketRules
+    from atb.data.store import CandleStore
+    from atb.strategy.contract import Strategy
+    from atb.strategy.loader import LoadedStrategy, StrategyFile
+
+Say = Callable[[str], None]
+Progress = Callable[[str, float], None]
+
+
+class App:
+    """The settings, and everything that is made from them."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or load_settings()
+
+    def store(self) -> CandleStore:
+        from atb.data.store import CandleStore
+
+        return CandleStore(self.settings.candles)
+
+    def strategies(self) -> dict[str, StrategyFile]:
+        from atb.strategy.loader import find_strategies
+
+        return find_strategies(self.settings.strategy_dirs, self.settings.shipped_strategies)
+
+    def load_strategy(self, name: str) -> LoadedStrategy:
+        from atb.strategy.loader import load_strategy
+
+        return load_strategy(name, self.strategies())
+
+    def model_roots(self) -> list[Any]:
+        return [*self.settings.model_dirs, self.settings.shipped_models]
+
+    def attach_model(
+        self, strategy: Strategy, symbol: str, timeframe: str, as_of_ms: int, version: str | None
+    ) -> None:
+        """Give a strategy that asks for one the model for this symbol, timeframe and time."""
+        if strategy.model_kind is None:
+            return
+        from atb.strategy.model import load_model
+        from atb.strategy.model_registry import resolve_model
+
+        entry = resolve_model(self.model_roots(), symbol, timeframe, strategy.model_kind, as_of_ms, version)
+        strategy.model = load_model(entry, self.settings.cache / "predictions")
+
+    def market_rules(self, source: Source) -> MarketRules:
+        from atb.venue.market_rules import rules_for
+
+        venue = "coinbase" if source.venue == "coinbase" else "binance"
+        return rules_for(venue, source.symbol, self.settings.market_rules)
+
+    def surroundings(self, warn: Say, progress: Progress) -> Surroundings:
+        from atb.backtest.sources import Surroundings
+
+        return Surroundings(self.store(), dict(self.settings.urls), SystemClock().now_ms, warn, progress)
+
+    def backtest(self, request: Request, warn: Say, progress: Progress) -> BacktestResult:
+        from atb.backtest.run import Desk, run_backtest
+
+        desk = Desk(
+            loaded=self.load_strategy(request.strategy),
+            market_rules=self.market_rules,
+            attach_model=self.attach_model,
+            around=self.surroundings(warn, progress),
+            cache=self.settings.cache / "kernel",
+        )
+        return run_backtest(request, desk)

@@ -1,0 +1,268 @@
+"""Where a backtest's candles come from: a file, the store (filled from an exchange), or the simulator.
+
+A source knows its timeframe and which span it can serve before the strategy's lookback is known; `read` then gives the
+span and the history before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from atb.backtest.request import DEFAULT_DAYS, Request, Span
+from atb.core.errors import DataError, ExchangeUnavailable, UsageError, nearest
+from atb.core.timeframe import DAY_MS, align_down, check_timeframe, iso_minute, timeframe_ms
+from atb.core.types import Symbol, symbol_for
+from atb.data.store import CandleStore, SeriesKey, series_key
+from atb.engine.candles import Candles
+
+Report = Callable[[str], None]
+Progress = Callable[[str, float], None]  # what is being done, share done
+
+DEFAULT_TIMEFRAME = "1h"
+
+
+class Surroundings(NamedTuple):
+    """What sources need from outside: the store, API roots, a clock, and where to say things."""
+
+    store: CandleStore
+    urls: dict[str, str]
+    now_ms: Callable[[], int]
+    warn: Report
+    progress: Progress
+
+
+class Source(Protocol):
+    """One symbol's candles."""
+
+    symbol: Symbol
+    venue: str
+    timeframe: str
+    simulated: bool
+
+    def span(self) -> tuple[int, int]:
+        """The run's range: open times, ms, end exclusive."""
+
+    def read(self, history_bars: int) -> Candles:
+        """The candles of the span and up to `history_bars` before it."""
+
+    def describe(self) -> str:
+        """Where the candles come from, in a few words."""
+
+
+def open_sources(request: Request, around: Surroundings) -> list[Source]:
+    """A source for each symbol of the request. UsageError where flags contradict each other."""
+    _check(request)
+    venue = "coinbase" if request.provider == "coinbase" else "binance"
+    symbols = [symbol_for(venue, name) for name in request.symbols]
+    doubled = {s.id for s in symbols if symbols.count(s) > 1}
+    if doubled:
+        raise UsageError(f"--symbol {', '.join(sorted(doubled))} was given more than once.")
+    if request.data:
+        return _align([FileSource(s, p, request) for s, p in zip(symbols, request.data, strict=True)])
+    if request.provider == "simulated":
+        return [SimulatedSource(s, request) for s in symbols]
+    return _align([StoreSource(s, venue, request, around) for s in symbols])
+
+
+def _check(request: Request) -> None:
+    from atb.backtest.request import PROVIDERS
+
+    if request.provider not in PROVIDERS:
+        raise UsageError(f"Unknown provider '{request.provider}'.", nearest(request.provider, list(PROVIDERS)))
+    if request.timeframe is not None:
+        check_timeframe(request.timeframe)
+    if request.provider == "file" and not request.data:
+        raise UsageError("--provider file needs a file.", "Add --data candles.parquet.")
+    if request.data and request.provider == "simulated":
+        raise UsageError("--data and --provider simulated exclude each other.", "Leave one of them out.")
+    if request.data and len(request.data) != len(request.symbols):
+        raise UsageError(
+            f"{len(request.symbols)} symbols but {len(request.data)} data files.", "Give one --data for each --symbol, in order."
+        )
+    span = request.span
+    if span.days is not None and span.days <= 0:
+        raise UsageError(f"--days {span.days:g} must be above 0.")
+    if span.days is not None and span.start_ms is not None:
+        raise UsageError("--days and --start exclude each other.", "Use --start with --end, or --days with --end.")
+    if span.start_ms is not None and span.end_ms is not None and span.start_ms >= span.end_ms:
+        raise UsageError(
+            f"--start {iso_minute(span.start_ms)} is not before --end {iso_minute(span.end_ms)}.", "The end is exclusive."
+        )
+
+
+def _align(sources: list[Source]) -> list[Source]:
+    """All symbols of a run share one timeframe."""
+    frames = {source.timeframe for source in sources}
+    if len(frames) > 1:
+        raise UsageError(f"The symbols have different timeframes: {', '.join(sorted(frames))}.", "A run has one timeframe.")
+    return sources
+
+
+def clip_span(span: Span, first_ms: int, end_ms: int, what: str) -> tuple[int, int]:
+    """The part of [first_ms, end_ms) that `span` asks for. DataError when that is nothing."""
+    end = end_ms if span.end_ms is None else min(span.end_ms, end_ms)
+    start = first_ms if span.start_ms is None else max(span.start_ms, first_ms)
+    if span.days is not None:
+        start = max(first_ms, end - round(span.days * DAY_MS))
+    if start >= end:
+        raise DataError(
+            f"{what} has candles from {iso_minute(first_ms)} to {iso_minute(end_ms)}, none in the range asked for.",
+            "Change --start, --end or --days.",
+        )
+    return start, end
+
+
+class FileSource:
+    """The user's own Parquet or CSV file."""
+
+    simulated = False
+    venue = "file"
+
+    def __init__(self, symbol: Symbol, path: Path, request: Request) -> None:
+        from atb.data.files import load_file
+
+        self.symbol, self.path, self.request = symbol, path, request
+        self.candles = load_file(path, symbol.id, request.timeframe)
+        self.timeframe = self.candles.timeframe
+
+    def span(self) -> tuple[int, int]:
+        times = self.candles.open_time
+        end = int(times[-1]) + timeframe_ms(self.timeframe)
+        return clip_span(self.request.span, int(times[0]), end, str(self.path))
+
+    def read(self, history_bars: int) -> Candles:
+        start, end = self.span()
+        low, high = (int(i) for i in np.searchsorted(self.candles.open_time, (start, end)))
+        return self.candles.window(max(0, low - history_bars), high)
+
+    def describe(self) -> str:
+        return f"file {self.path}"
+
+
+class SimulatedSource:
+    """The seeded market simulator."""
+
+    simulated = True
+    venue = "simulated"
+
+    def __init__(self, symbol: Symbol, request: Request) -> None:
+        self.symbol, self.request = symbol, request
+        self.timeframe = request.timeframe or DEFAULT_TIMEFRAME
+
+    def span(self) -> tuple[int, int]:
+        from atb.venue.simulated import SIMULATED_START_MS
+
+        span = self.request.span
+        length = timeframe_ms(self.timeframe)
+        days = round((span.days or DEFAULT_DAYS) * DAY_MS)
+        if span.start_ms is None and span.end_ms is not None:
+            start = align_down(span.end_ms - days, self.timeframe)
+        else:
+            start = align_down(SIMULATED_START_MS if span.start_ms is None else span.start_ms, self.timeframe)
+        end = align_down(start + days if span.end_ms is None else span.end_ms, self.timeframe)
+        return start, max(end, start + length)
+
+    def read(self, history_bars: int) -> Candles:
+        from atb.venue.simulated import simulate_candles
+
+        start, end = self.span()
+        count = (end - start) // timeframe_ms(self.timeframe)
+        return simulate_candles(self.symbol.id, self.timeframe, start, count, self.request.seed)
+
+    def describe(self) -> str:
+        return f"SIMULATED market, seed {self.request.seed}"
+
+
+class StoreSource:
+    """An exchange's candles: from the store, and what it lacks from the exchange into the store."""
+
+    simulated = False
+
+    def __init__(self, symbol: Symbol, venue: str, request: Request, around: Surroundings) -> None:
+        self.symbol, self.venue, self.request, self.around = symbol, venue, request, around
+        self.timeframe = request.timeframe or DEFAULT_TIMEFRAME
+        self.key: SeriesKey = series_key(venue, symbol, self.timeframe)
+        self._span: tuple[int, int] | None = None
+
+    def span(self) -> tuple[int, int]:
+        if self._span is None:
+            self._span = self._choose_span()
+        return self._span
+
+    def _choose_span(self) -> tuple[int, int]:
+        """Fixed dates as they are; a span that ends "now" ends at the last stored candle where no exchange answers."""
+        span = self.request.span
+        now = align_down(self.around.now_ms(), self.timeframe)
+        stored = self._stored_end()
+        if span.start_ms is None and span.days is None and stored is not None:
+            return clip_span(span, self._stored_start(), stored, self._stored_name())
+        end = now if span.end_ms is None else min(span.end_ms, now)
+        if span.end_ms is None and stored is not None and stored < now and not self._can_fetch():
+            self.around.warn(
+                f"{self.venue} is not asked or does not answer: {self.symbol.id} ends with the last stored candle, "
+                f"{iso_minute(stored)}."
+            )
+            end = stored
+        days = round((span.days or DEFAULT_DAYS) * DAY_MS)
+        start = end - days if span.start_ms is None else span.start_ms
+        if start >= end:
+            raise UsageError(f"--start {iso_minute(start)} is not before {iso_minute(end)}, where the candles end.")
+        return start, end
+
+    def _can_fetch(self) -> bool:
+        if self.request.offline:
+            return False
+        from atb.venue.reachable import answers
+
+        return answers(self.venue, self.around.urls.get(self.venue))
+
+    def read(self, history_bars: int) -> Candles:
+        start, end = self.span()
+        start -= history_bars * timeframe_ms(self.timeframe)
+        start = align_down(start, self.timeframe)
+        for low, high in self.around.store.missing_ranges(self.key, start, end):
+            self._fill(low, high)
+        candles = self.around.store.read(self.key, start, end)
+        if candles is None:
+            raise DataError(
+                f"There are no {self.timeframe} candles of {self.symbol.id} at {self.venue} from {iso_minute(start)} to "
+                f"{iso_minute(end)}.",
+                "Change --start, --end or --days.",
+            )
+        return candles
+
+    def _fill(self, low: int, high: int) -> None:
+        """Fetch a missing range into the store, page by page: what was fetched stays, whatever happens next."""
+        if self.request.offline:
+            if low < self.span()[0] and high <= self.span()[0]:
+                return  # only history for the warm-up is missing
+            raise DataError(
+                f"The store lacks {self.symbol.id} {self.timeframe} from {iso_minute(low)} to {iso_minute(high)}.",
+                "Leave out --offline to fetch it, or give --data FILE.",
+            )
+        from atb.backtest.download import download
+
+        try:
+            download(self.key, self.symbol, low, high, self.around)
+        except ExchangeUnavailable:
+            if high <= self.span()[0]:
+                self.around.warn(f"{self.venue} does not answer: the strategy warms up inside the range.")
+                return
+            raise
+
+    def describe(self) -> str:
+        return f"{self.venue} candles, stored under {self.around.store.folder(self.key)}"
+
+    def _stored_start(self) -> int:
+        return self.around.store.parts(self.key)[0].start_ms
+
+    def _stored_end(self) -> int | None:
+        parts = self.around.store.parts(self.key)
+        return max(part.end_ms for part in parts) if parts else None
+
+    def _stored_name(self) -> str:
+        return f"The store of {self.venue} {self.symbol.id} {self.timeframe}"

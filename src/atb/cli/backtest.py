@@ -1,0 +1,137 @@
+"""`atb backtest`: parse, run, render."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from atb.cli.policy_options import with_policy_options
+
+if TYPE_CHECKING:
+    from atb.backtest.request import Request
+
+HELP = """Run a strategy over past candles and tell the truth about it.
+
+Decisions use closed candles only and fill at the next open or worse; every fill pays fee and slippage; stops rest
+inside the candle (docs/backtest-rules.md). The candles come from the exchange through the local store, from your own
+file (--data), or from the seeded simulator. A policy value comes from the strategy, then --policy FILE, then flags;
+limits that the strategy brings can only be tightened. Percentages are fractions: 0.05 is 5 %.
+
+\b
+Examples:
+  atb backtest ml_basic --symbol BTCUSDT --timeframe 1h --days 365
+  atb backtest ml_basic --symbol BTCUSDT --symbol ETHUSDT --start 2024-01-01 --end 2025-01-01
+  atb backtest my_idea --data candles.parquet --symbol BTCUSDT -p fast=10 --export report
+  atb backtest sma_cross --symbol BTCUSDT --provider simulated --stop-loss 0.03 --trailing-stop 0.05
+  atb backtest donchian_trend --symbol BTCUSDT --days 365 --json > result.json
+"""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("backtest", help=HELP, no_args_is_help=True)(with_policy_options(backtest))
+
+
+def backtest(
+    *,
+    strategy: Annotated[str, typer.Argument(help="A strategy's name; see: atb strategies list")],
+    symbol: Annotated[list[str], typer.Option("--symbol", help="BTCUSDT, BTC-USD or BTC/USDT; repeatable.")],
+    timeframe: Annotated[str | None, typer.Option(help="1m, 5m, 1h, 4h, 1d, ... [default: 1h, or that of --data]")] = None,
+    provider: Annotated[str, typer.Option(help="binance, coinbase, file or simulated.")] = "binance",
+    data: Annotated[list[Path] | None, typer.Option("--data", help="Parquet or CSV file; one for each --symbol.")] = None,
+    days: Annotated[float | None, typer.Option(help="Days before the end. [default: 365, or all that --data has]")] = None,
+    years: Annotated[float | None, typer.Option(help="Years (of 365 days) before the end.")] = None,
+    start: Annotated[str | None, typer.Option(help="First day, ISO, UTC.")] = None,
+    end: Annotated[str | None, typer.Option(help="End, exclusive, ISO, UTC.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the simulator.")] = 7,
+    initial_balance: Annotated[float, typer.Option(help="Quote currency to start with.")] = 10_000.0,
+    fee_bps: Annotated[float, typer.Option(help="Fee of each fill, basis points.")] = 10.0,
+    slippage_bps: Annotated[float, typer.Option(help="Slippage of each market order and stop, basis points.")] = 5.0,
+    param: Annotated[list[str] | None, typer.Option("--param", "-p", help="Strategy parameter NAME=VALUE; repeatable.")] = None,
+    model_version: Annotated[str | None, typer.Option(help="Model version. [default: as of the start of the range]")] = None,
+    policy: Annotated[Path | None, typer.Option(help="TOML file of policy values, named as below without dashes.")] = None,
+    max_gaps: Annotated[float, typer.Option(help="Largest share of missing candles.")] = 0.02,
+    allow_gaps: Annotated[bool, typer.Option("--allow-gaps", help="Run all the same when more is missing.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no exchange: stored candles only.")] = False,
+    engine: Annotated[str, typer.Option(help="auto, plain or compiled: the same numbers at different speed.")] = "auto",
+    export: Annotated[Path | None, typer.Option(help="Folder for report.html, trades.csv, fills.csv, equity.csv, result.json.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON (docs/json.md).")] = False,
+    policy_flags: dict[str, Any],
+) -> None:
+    from atb.app import App
+    from atb.cli.console import ProgressLine, print_json, warn
+
+    request = _request(locals())
+    progress = ProgressLine()
+    try:
+        result = App().backtest(request, warn, progress)
+    finally:
+        progress.close()
+    if result.halt is not None:
+        typer.echo(f"ERROR: {result.halt.message}", err=True)
+    if export is not None:
+        from atb.backtest.export import export as write
+
+        for path in write(result, export):
+            typer.echo(f"Wrote {path}", err=True)
+    if json:
+        print_json(result.to_dict())
+    else:
+        from atb.cli.backtest_report import print_report
+
+        print_report(result)
+
+
+def _request(values: dict[str, Any]) -> Request:
+    from atb.backtest.request import Request, Span
+    from atb.core.errors import UsageError
+    from atb.core.policy import load_policy
+    from atb.core.timeframe import parse_time_ms
+
+    if values["days"] is not None and values["years"] is not None:
+        raise UsageError("--days and --years exclude each other.")
+    days = values["days"] if values["years"] is None else values["years"] * 365
+    start, end = values["start"], values["end"]
+    if values["engine"] not in ("auto", "plain", "compiled"):
+        raise UsageError(f"--engine must be auto, plain or compiled, not '{values['engine']}'.")
+    return Request(
+        strategy=values["strategy"],
+        symbols=tuple(values["symbol"]),
+        timeframe=values["timeframe"],
+        provider=values["provider"],
+        data=tuple(values["data"] or ()),
+        span=Span(
+            start_ms=None if start is None else parse_time_ms(start, "--start"),
+            end_ms=None if end is None else parse_time_ms(end, "--end"),
+            days=days,
+        ),
+        seed=values["seed"],
+        initial_balance=values["initial_balance"],
+        fee_bps=values["fee_bps"],
+        slippage_bps=values["slippage_bps"],
+        params=parse_params(values["param"] or []),
+        policy_file=load_policy(str(values["policy"])) if values["policy"] else {},
+        policy_flags=values["policy_flags"],
+        model_version=values["model_version"],
+        max_gap_share=values["max_gaps"],
+        allow_gaps=values["allow_gaps"],
+        offline=values["offline"],
+        engine=values["engine"],
+    )
+
+
+def parse_params(texts: list[str]) -> dict[str, float]:
+    """`["fast=10"]` as numbers by name."""
+    from atb.core.errors import UsageError
+
+    params = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        try:
+            params[name.strip()] = float(value)
+        except ValueError:
+            separator = ""
+        if not separator:
+            raise UsageError(f"--param '{text}' is not NAME=NUMBER.", "Write -p fast=10")
+    return params

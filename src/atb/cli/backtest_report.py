@@ -1,0 +1,168 @@
+"""A backtest on the terminal: facts, figures, a small equity chart. In a pipe: the same rows without decoration."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import typer
+
+from atb.cli.console import print_table
+
+if TYPE_CHECKING:
+    from atb.backtest.result import BacktestResult, Statistics
+
+CHART_ROWS = 9
+CHART_COLUMNS = 72
+EIGHTHS = " ▁▂▃▄▅▆▇█"
+NAMES = {"all": "whole run", "in_sample": "IN-SAMPLE", "validation": "validation", "out_of_sample": "out-of-sample"}
+
+
+def percent(x: float | None) -> str:
+    return "n/a" if x is None else f"{x:+.2%}"
+
+
+def number(x: float | None) -> str:
+    return "n/a" if x is None else f"{x:,.2f}"
+
+
+def count(x: float) -> str:
+    return f"{x:,.0f}"
+
+
+def print_report(result: BacktestResult) -> None:
+    """Everything a person wants at first sight; the rest is in --json and --export."""
+    if result.simulated:
+        typer.echo("*** SIMULATED MARKET: these candles are made up; the result says nothing about a real one. ***")
+    _print_facts(result)
+    _print_samples(result)
+    _print_chart(result)
+    _print_statistics(result)
+    _print_reasons(result)
+    for note in result.notes:
+        typer.echo(f"Note: {note}")
+    if result.simulated:
+        typer.echo("*** SIMULATED MARKET ***")
+
+
+def _print_facts(result: BacktestResult) -> None:
+    total = result.total
+    rows = [
+        ["strategy", f"{result.strategy['name']} {_params(result)}".strip()],
+        ["symbols", f"{', '.join(result.symbols)} {result.timeframe}"],
+        ["range", f"{total.start} to {total.end} ({total.days:,.0f} days)"],
+        ["costs", f"fee {result.costs['fee_bps']:g} bps, slippage {result.costs['slippage_bps']:g} bps"],
+        ["policy", _policy_line(result)],
+    ]
+    for facts in result.data:
+        gaps = f", {facts.missing_candles:,} missing in {facts.gaps} gaps" if facts.gaps else ""
+        rows.append(["data", f"{facts.source}: {facts.rows:,} candles{gaps}, sha256 {facts.sha256[:12]}"])
+    for rules in result.market_rules:
+        text = f"lot {rules.lot}, tick {rules.tick}, minimum {rules.min_notional} ({rules.source}, {rules.date})"
+        rows.append([f"rules {rules.symbol}", text])
+    for model in result.models:
+        rows.append(["model", f"{model.id}, trained to {model.training_end[:10]}, validated to {model.validation_end[:10]}"])
+    print_table(["run", ""], rows)
+
+
+def _params(result: BacktestResult) -> str:
+    return " ".join(f"{name}={value:g}" for name, value in result.strategy["params"].items())
+
+
+def _policy_line(result: BacktestResult) -> str:
+    """The policy's values that differ from the defaults, and its hash."""
+    from atb.core.policy import FIELDS
+
+    values = result.policy.as_dict()
+    changed = [f"{f.name} {values[f.name]}" for f in FIELDS if getattr(result.policy, f.name) != f.default]
+    return f"{', '.join(changed) or 'defaults'} (hash {result.policy.digest()})"
+
+
+def _print_samples(result: BacktestResult) -> None:
+    """Say it loudly when figures come from a model's own training data."""
+    names = {segment.name for segment in result.segments}
+    if "in_sample" in names:
+        typer.echo("WARNING: part of this run lies in the model's own training data (IN-SAMPLE); trust the other columns.")
+
+
+STATISTICS: list[tuple[str, Callable[[Statistics], str]]] = [
+    ("start equity", lambda s: number(s.start_equity)),
+    ("end equity", lambda s: number(s.end_equity)),
+    ("total return", lambda s: percent(s.total_return)),
+    ("market change (no costs)", lambda s: percent(s.market_change)),
+    ("CAGR", lambda s: percent(s.cagr)),
+    ("Sharpe", lambda s: number(s.sharpe)),
+    ("Sortino", lambda s: number(s.sortino)),
+    ("Calmar", lambda s: number(s.calmar)),
+    ("volatility (annual)", lambda s: percent(s.volatility).lstrip("+")),
+    ("max drawdown", lambda s: f"{s.drawdown.depth:.2%}"),
+    ("  peak", lambda s: _date(s.drawdown.peak_ms)),
+    ("  trough", lambda s: _date(s.drawdown.trough_ms)),
+    ("  recovered", lambda s: "not yet" if s.drawdown.recovered_ms is None else _date(s.drawdown.recovered_ms)),
+    ("  duration, days", lambda s: f"{s.drawdown.duration_days:,.1f}"),
+    ("closed trades", lambda s: count(s.trades.count)),
+    ("open trades", lambda s: count(s.open_trades)),
+    ("win rate", lambda s: percent(s.trades.win_rate).lstrip("+")),
+    ("profit factor", lambda s: number(s.trades.profit_factor)),
+    ("expectancy a trade", lambda s: number(s.trades.expectancy)),
+    ("SQN", lambda s: f"{number(s.trades.sqn)} (n={s.trades.count})"),
+    ("best / worst trade", lambda s: f"{number(s.trades.best)} / {number(s.trades.worst)}"),
+    ("average / median hours", lambda s: f"{number(s.trades.average_duration_h)} / {number(s.trades.median_duration_h)}"),
+    ("exposure", lambda s: percent(s.exposure).lstrip("+")),
+    ("turnover (x equity)", lambda s: number(s.turnover)),
+    ("fees paid", lambda s: number(s.fees)),
+    ("best / worst day", lambda s: f"{percent(s.best_day)} / {percent(s.worst_day)}"),
+]
+
+
+def _date(ms: int) -> str:
+    from atb.core.timeframe import iso_minute
+
+    return iso_minute(ms)
+
+
+def _print_statistics(result: BacktestResult) -> None:
+    header = ["statistic", *(NAMES[segment.name] for segment in result.segments)]
+    rows = [[label, *(show(segment.statistics) for segment in result.segments)] for label, show in STATISTICS]
+    print_table(header, rows)
+
+
+def _print_reasons(result: BacktestResult) -> None:
+    exits: dict[str, list[float]] = {}
+    for row in result.trade_rows():
+        exits.setdefault(row["exit_reason"], []).append(row["pnl"])
+    rows = [["exit", reason, count(len(pnl)), number(sum(pnl))] for reason, pnl in sorted(exits.items())]
+    rows += [["rejected signal", reason, count(n), ""] for reason, n in result.rejected().items()]
+    if rows:
+        print_table(["what", "reason", "count", "pnl"], rows)
+    best = result.best_case
+    if best.ambiguous_exits:
+        typer.echo(
+            f"{best.ambiguous_exits} exits hang on an ambiguous candle (stop and take both touched). Counted as stops: "
+            f"{percent(result.total.total_return)}; had all been takes: {percent(best.total_return)}."
+        )
+
+
+def _print_chart(result: BacktestResult) -> None:
+    """Equity over time as rows of block characters; only where somebody looks."""
+    if not sys.stdout.isatty():
+        return
+    equity = result.curve.equity
+    step = max(1, len(equity) // CHART_COLUMNS)
+    points = [float(x) for x in equity[::step][-CHART_COLUMNS:]]
+    for line in chart(points):
+        typer.echo(line)
+
+
+def chart(points: list[float]) -> list[str]:
+    """Columns of blocks between the lowest and the highest point, labelled."""
+    low, high = min(points), max(points)
+    span = (high - low) or 1.0
+    heights = [round((p - low) / span * CHART_ROWS * 8) for p in points]
+    lines = []
+    for row in range(CHART_ROWS - 1, -1, -1):
+        label = number(high) if row == CHART_ROWS - 1 else number(low) if row == 0 else ""
+        blocks = "".join(EIGHTHS[max(0, min(8, height - row * 8))] for height in heights)
+        lines.append(f"{label:>14} {blocks}")
+    return ["equity", *lines]

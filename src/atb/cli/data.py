@@ -1,0 +1,147 @@
+"""`atb data`: candles in the store, and market rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from atb.data.validation import Quality
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Import and look at stored candles; market rules.\n\n\b\nExamples:\n"
+    "  atb data import candles.csv --symbol BTCUSDT --timeframe 1h\n  atb data list\n  atb data gaps BTCUSDT 1h\n"
+    "  atb data rules BTCUSDT --refresh",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Provider = Annotated[str, typer.Option(help="Whose candles or rules: binance or coinbase.")]
+
+
+@app.command("import", help="Check a Parquet or CSV file and put its candles into the store.")
+def import_file(
+    file: Annotated[Path, typer.Argument(help="Columns open_time open high low close volume.")],
+    symbol: Annotated[str, typer.Option(help="BTCUSDT, BTC-USD or BTC/USDT.")],
+    timeframe: Annotated[str | None, typer.Option(help="[default: told from the candles]")] = None,
+    provider: Provider = "binance",
+) -> None:
+    from atb.app import App
+    from atb.core.timeframe import timeframe_ms
+    from atb.core.types import symbol_for
+    from atb.data.files import load_file
+    from atb.data.store import series_key
+
+    _check_provider(provider)
+    wanted = symbol_for(provider, symbol)
+    candles = load_file(file, wanted.id, timeframe)
+    end = int(candles.open_time[-1]) + timeframe_ms(candles.timeframe)
+    path = App().store().append(
+        series_key(provider, wanted, candles.timeframe), candles, int(candles.open_time[0]), end
+    )
+    typer.echo(f"Stored {len(candles):,} candles of {wanted.id} {candles.timeframe} as {path}", err=True)
+
+
+@app.command("list", help="The series in the store.")
+def list_series(json: Json = False) -> None:
+    from atb.app import App
+    from atb.cli.console import print_json, print_table
+    from atb.core.timeframe import iso
+
+    store = App().store()
+    rows: list[dict[str, Any]] = []
+    for key in store.keys():  # noqa: SIM118 - a method, not a dictionary
+        parts = store.parts(key)
+        if parts:
+            size = sum(part.path.stat().st_size for part in parts)
+            span = {"from": iso(parts[0].start_ms), "to": iso(max(part.end_ms for part in parts))}
+            rows.append({**key._asdict(), **span, "parts": len(parts), "bytes": size})
+    if json:
+        print_json(rows)
+    elif rows:
+        print_table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
+    else:
+        typer.echo(f"No candles are stored under {store.root}.", err=True)
+
+
+@app.command("gaps", help="What is missing or odd in a stored series or a file.")
+def gaps(
+    symbol: Annotated[str, typer.Argument(help="BTCUSDT, BTC-USD or BTC/USDT.")],
+    timeframe: Annotated[str, typer.Argument(help="1h, 4h, ...")] = "1h",
+    data: Annotated[Path | None, typer.Option(help="A file instead of the store.")] = None,
+    provider: Provider = "binance",
+    json: Json = False,
+) -> None:
+    from atb.app import App
+    from atb.core.errors import DataError
+    from atb.core.types import symbol_for
+    from atb.data.files import load_file
+    from atb.data.store import series_key
+    from atb.data.validation import assess
+
+    _check_provider(provider)
+    wanted = symbol_for(provider, symbol)
+    if data is not None:
+        candles = load_file(data, wanted.id, None)
+    else:
+        stored = App().store().read(series_key(provider, wanted, timeframe))
+        if stored is None:
+            raise DataError(f"No {timeframe} candles of {wanted.id} at {provider} are stored.", "See: atb data list")
+        candles = stored
+    _print_quality(assess(candles), wanted.id, candles.timeframe, json)
+
+
+def _print_quality(quality: Quality, symbol: str, timeframe: str, json: bool) -> None:
+    from atb.cli.console import print_json, print_table
+    from atb.core.timeframe import iso
+
+    rows = [{"first_missing": iso(gap.start_ms), "missing": gap.missing} for gap in quality.gaps]
+    if json:
+        facts = quality._asdict() | {"gaps": rows, "first": iso(quality.first_ms), "last": iso(quality.last_ms)}
+        print_json({"symbol": symbol, "timeframe": timeframe, **facts})
+        return
+    if rows:
+        print_table(["first_missing", "missing"], [[row["first_missing"], str(row["missing"])] for row in rows])
+    typer.echo(
+        f"{symbol} {timeframe}: {quality.rows:,} candles from {iso(quality.first_ms)} to {iso(quality.last_ms)}; "
+        f"{quality.missing:,} missing ({quality.missing_share:.3%}) in {len(rows)} gaps; {quality.zero_volume:,} without volume.",
+        err=True,
+    )
+
+
+@app.command("rules", help="Lot, tick and minimum notional of a symbol; --refresh asks the exchange.")
+def rules(
+    symbol: Annotated[str, typer.Argument(help="BTCUSDT, BTC-USD or BTC/USDT.")],
+    provider: Provider = "binance",
+    refresh: Annotated[bool, typer.Option("--refresh", help="Ask the exchange and remember the answer.")] = False,
+    json: Json = False,
+) -> None:
+    from atb.app import App
+    from atb.cli.console import print_json, print_table
+    from atb.core.types import symbol_for
+    from atb.venue.market_rules import rules_for, store_rules
+
+    _check_provider(provider)
+    settings = App().settings
+    wanted = symbol_for(provider, symbol)
+    if refresh:
+        from atb.venue.ccxt_markets import fetch_market_rules
+
+        store_rules(
+            settings.market_rules, provider, fetch_market_rules(provider, wanted, base_url=settings.urls.get(provider))
+        )
+    found = {name: str(value) for name, value in rules_for(provider, wanted, settings.market_rules)._asdict().items()}
+    if json:
+        print_json(found)
+    else:
+        print_table(list(found), [list(found.values())])
+
+
+def _check_provider(provider: str) -> None:
+    from atb.core.errors import UsageError, nearest
+
+    if provider not in ("binance", "coinbase"):
+        raise UsageError(f"Unknown provider '{provider}'.", nearest(provider, ["binance", "coinbase"]))

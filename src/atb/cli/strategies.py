@@ -1,0 +1,182 @@
+"""`atb strategies`: list, show, check, new."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from atb.engine.candles import Candles
+    from atb.strategy.contract import Strategy
+    from atb.strategy.gate import GateReport
+    from atb.strategy.loader import LoadedStrategy
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="List, show, check and begin strategies.\n\n\b\nExamples:\n  atb strategies list\n"
+    "  atb strategies check my_idea --data candles.parquet\n  atb strategies new my_idea",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Name = Annotated[str, typer.Argument(help="A strategy's name.")]
+
+TEMPLATE = '''import numpy as np
+
+from atb.engine.candles import Candles, Floats
+from atb.engine.indicators import sma
+from atb.strategy import Strategy, param
+
+
+class {cls}(Strategy):
+    """Say in one line what is held when."""
+
+    window: int = param(50, 2, 1000, "window of the average, candles")
+
+    @property
+    def lookback_bars(self) -> int:
+        return self.window
+
+    def signals(self, candles: Candles) -> Floats:
+        # One number a candle in [-1, 1]: +1 wants to hold, -1 wants out, 0 keeps what is held; NaN while warming up.
+        average = sma(candles, self.window)
+        return np.sign(candles.close - average)
+'''
+
+
+@app.command("list", help="The strategies that are found: ./strategies first, then those that came with atb.")
+def list_strategies(json: Json = False) -> None:
+    from atb.app import App
+    from atb.cli.console import print_json, print_table
+    from atb.core.errors import AtbError
+    from atb.strategy.loader import load_strategy
+
+    files = App().strategies()
+    rows = []
+    for name, file in sorted(files.items()):
+        try:
+            summary = load_strategy(name, files).cls.summary()
+        except AtbError as error:
+            summary = f"BROKEN: {error.what}"
+        rows.append({"name": name, "origin": "shipped" if file.shipped else str(file.path), "summary": summary})
+    if json:
+        print_json(rows)
+    else:
+        print_table(["name", "origin", "summary"], [list(row.values()) for row in rows])
+
+
+@app.command("show", help="A strategy's parameters, policy and memory.")
+def show(name: Name, json: Json = False) -> None:
+    from atb.app import App
+    from atb.cli.console import print_json, print_table
+
+    loaded = App().load_strategy(name)
+    facts = _facts(loaded)
+    if json:
+        print_json(facts)
+        return
+    rows = [[key, str(facts[key])] for key in ("name", "summary", "file", "sha256", "lookback_bars", "model_kind")]
+    rows += [[f"param {p['name']}", f"{p['default']:g}  ({p['low']:g} to {p['high']:g}) {p['help']}"] for p in facts["params"]]
+    rows += [[f"policy {key}", str(value)] for key, value in facts["policy"].items()]
+    print_table(["what", "value"], rows, title=name)
+
+
+def _facts(loaded: LoadedStrategy) -> dict[str, Any]:
+    from atb.strategy.signals import lookback_of
+
+    cls = loaded.cls
+    lookback: object = "that of its model" if cls.model_kind else lookback_of(loaded.make({}))
+    return {
+        "name": loaded.file.name,
+        "summary": cls.summary(),
+        "file": str(loaded.file.path),
+        "sha256": loaded.sha256,
+        "lookback_bars": lookback,
+        "model_kind": cls.model_kind,
+        "params": [{"name": n, **p._asdict()} for n, p in cls.params.items()],
+        "policy": dict(cls.policy),
+    }
+
+
+@app.command(
+    "check",
+    help="Does a strategy peek into the future, remember more than it says, or answer late? Every candle is tried; exit "
+    "code 10 when it does.\n\n\b\nExample:\n  atb strategies check my_idea --data candles.parquet",
+)
+def check(
+    name: Name,
+    symbol: Annotated[str, typer.Option(help="Symbol of the candles.")] = "BTCUSDT",
+    timeframe: Annotated[str | None, typer.Option(help="Timeframe of the candles.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Parquet or CSV file. [default: 5,000 simulated candles]")] = None,
+    candles: Annotated[int, typer.Option("--candles", help="Check the last N candles; 0: all.")] = 10_000,
+    param: Annotated[list[str] | None, typer.Option("--param", "-p", help="Strategy parameter NAME=VALUE.")] = None,
+    json: Json = False,
+) -> None:
+    from atb.app import App
+    from atb.cli.backtest import parse_params
+    from atb.cli.console import ProgressLine
+    from atb.core.types import symbol_for
+    from atb.strategy.gate import check_fully
+
+    app_ = App()
+    loaded = app_.load_strategy(name)
+    strategy = loaded.make(parse_params(param or []))
+    series = _series(data, symbol_for("binance", symbol).id, timeframe, candles)
+    app_.attach_model(strategy, series.symbol, series.timeframe, int(series.open_time[-1]), None)
+    progress = ProgressLine()
+    report = check_fully(
+        strategy, series, exact=loaded.file.shipped, lag_is_fatal=loaded.file.shipped,
+        on_progress=lambda done, total: progress("checking candles", done / total),
+    )  # fmt: skip
+    progress.close()
+    _print_gate(strategy, report, json)
+    if not report.passed:
+        raise typer.Exit(10)
+
+
+def _series(data: Path | None, symbol: str, timeframe: str | None, count: int) -> Candles:
+    if data is None:
+        from atb.venue.simulated import SIMULATED_START_MS, simulate_candles
+
+        return simulate_candles(symbol, timeframe or "1h", SIMULATED_START_MS, min(count or 5000, 5000), 7)
+    from atb.data.files import load_file
+
+    series = load_file(data, symbol, timeframe)
+    return series.window(max(0, len(series) - count), len(series)) if count else series
+
+
+def _print_gate(strategy: Strategy, report: GateReport, json: bool) -> None:
+    from atb.cli.console import print_json, print_table
+    from atb.core.timeframe import iso
+
+    if json:
+        findings = [f._asdict() | {"open_time": iso(f.open_ms)} for f in report.findings]
+        print_json({"passed": report.passed, "candles": report.candles, "checked": report.checked, "findings": findings})
+        return
+    rows = [["error" if f.fatal else "warning", f.kind, str(f.t), iso(f.open_ms), f.message] for f in report.findings]
+    if rows:
+        print_table(["verdict", "test", "candle", "open_time", "what"], rows)
+    verdict = "passed" if report.passed else "FAILED"
+    typer.echo(f"{strategy.title()}: {verdict} ({report.checked:,} of {report.candles:,} candles checked one by one)")
+
+
+@app.command("new", help="Write ./strategies/NAME.py, a working strategy to start from.")
+def new(name: Name) -> None:
+    from atb.core.errors import DataError, UsageError
+
+    if not name.isidentifier() or name.startswith("_"):
+        raise UsageError(f"'{name}' cannot be a strategy's name.", "Letters, digits and underscores, as in my_idea.")
+    path = Path("strategies") / f"{name}.py"
+    text = TEMPLATE.format(cls="".join(part.capitalize() for part in name.split("_")))
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with path.open("x") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UsageError(f"{path} exists already.", "Choose another name, or edit it.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}.") from None
+    typer.echo(f"Wrote {path}", err=True)
+    typer.echo(f"Try it: atb backtest {name} --symbol BTCUSDT --provider simulated", err=True)

@@ -1,0 +1,63 @@
+"""The error tree. A class says what the caller can do about it; `exit_code` is what the shell sees.
+
+    AtbError                    1   a bug, or something nobody foresaw
+      UsageError                2   a flag, a file name or a setting is wrong: change it
+      DataError                 3   candles are missing, broken or too few
+      ExchangeUnavailable       4   no answer, or not a usable one: try again later
+      ExchangeRefused           5   the exchange said no: the request has to change
+      StrategyError            10   a strategy or model is missing, broken or peeks into the future
+      Interrupted             130   Ctrl-C
+
+Codes 6 (database), 7 (ledger and exchange disagree), 8 (risk halt), 9 (fenced) and 11 (unhealthy) are reserved.
+"""
+
+from __future__ import annotations
+
+
+class AtbError(Exception):
+    """The root. `what` is one sentence with the place in it; `hint` is the next command or the remedy."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+
+class UsageError(AtbError):
+    exit_code = 2
+
+
+class DataError(AtbError):
+    exit_code = 3
+
+
+class ExchangeUnavailable(AtbError):
+    exit_code = 4
+
+
+class ExchangeRefused(AtbError):
+    exit_code = 5
+
+
+class StrategyError(AtbError):
+    exit_code = 10
+
+
+class Interrupted(AtbError):
+    exit_code = 130
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """A hint naming the known words nearest to `word`, for 'unknown X' errors."""
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    if not close:
+        by_upper = {k.upper(): k for k in known}
+        close = [by_upper[m] for m in difflib.get_close_matches(word.upper(), list(by_upper), n=3, cutoff=0.5)]
+    if close:
+        return f"Nearest: {', '.join(close)}."
+    shown = ", ".join(known[:12])
+    return f"Known: {shown}{', ...' if len(known) > 12 else ''}."

@@ -1,0 +1,89 @@
+"""Timeframe arithmetic in UTC milliseconds, and reading dates."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Protocol
+
+from atb.core.errors import UsageError, nearest
+
+SECOND_MS = 1_000
+MINUTE_MS = 60 * SECOND_MS
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
+
+_UNIT_MS = {"s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
+
+TIMEFRAMES = ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")  # fmt: skip
+WEEK_ANCHOR_MS = 4 * DAY_MS  # 1970-01-05, a Monday: weeks open on Mondays
+
+
+def check_timeframe(timeframe: str) -> str:
+    """`timeframe` itself if it is known, else a UsageError with the nearest names."""
+    if timeframe not in TIMEFRAMES:
+        raise UsageError(f"Unknown timeframe '{timeframe}'.", nearest(timeframe, list(TIMEFRAMES)))
+    return timeframe
+
+
+def timeframe_ms(timeframe: str) -> int:
+    """Length of a candle in ms. A month has no fixed length: a UsageError (use `next_open`)."""
+    check_timeframe(timeframe)
+    if timeframe == "1M":
+        raise UsageError("The timeframe 1M has no fixed length.", "Use 1w or 1d.")
+    return int(timeframe[:-1]) * _UNIT_MS[timeframe[-1]]
+
+
+def align_down(time_ms: int, timeframe: str) -> int:
+    """The open time of the candle that contains `time_ms`."""
+    length = timeframe_ms(timeframe)
+    anchor = WEEK_ANCHOR_MS if timeframe == "1w" else 0
+    return (time_ms - anchor) // length * length + anchor
+
+
+def parse_time_ms(text: str, option: str) -> int:
+    """An ISO date or time (UTC unless it says otherwise) as ms; `option` names the flag in the error."""
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{option} '{text}' is not a date.", "Write 2024-01-31 or 2024-01-31T12:00.") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=dt.UTC)
+    return round(moment.timestamp() * 1000)
+
+
+def iso(time_ms: int) -> str:
+    """`2024-01-31T12:00:00Z`."""
+    return (dt.datetime(1970, 1, 1) + dt.timedelta(milliseconds=int(time_ms))).isoformat() + "Z"
+
+
+def iso_minute(time_ms: int) -> str:
+    """`2024-01-31 12:00`, for people."""
+    return (dt.datetime(1970, 1, 1) + dt.timedelta(milliseconds=int(time_ms))).strftime("%Y-%m-%d %H:%M")
+
+
+def iso_date(time_ms: int) -> str:
+    """`2024-01-31`."""
+    return (dt.datetime(1970, 1, 1) + dt.timedelta(milliseconds=int(time_ms))).strftime("%Y-%m-%d")
+
+
+class Clock(Protocol):
+    """Where 'now' comes from; a backtest has none."""
+
+    def now_ms(self) -> int: ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now_ms(self) -> int:
+        return round(dt.datetime.now(dt.UTC).timestamp() * 1000)
+
+
+class ManualClock:
+    """A clock that stands where it was put."""
+
+    def __init__(self, time_ms: int) -> None:
+        self.time_ms = time_ms
+
+    def now_ms(self) -> int:
+        return self.time_ms

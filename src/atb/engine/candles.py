@@ -1,0 +1,144 @@
+"""Candles: what a strategy sees. One symbol, one timeframe, contiguous read-only columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+COLUMNS = ("open", "high", "low", "close", "volume")
+MAX_SCALE = 10  # decimal places that an exact column keeps
+MAX_EXACT = float(2**53)
+
+
+class Candles:
+    """Closed candles in order of time.
+
+    open_time: int64[n], ms UTC. open, high, low, close (quote per base), volume (base): float64[n]. `price_scale` and
+    `volume_scale` are the series' own decimal places: `exact("close")` is `close * 10**price_scale` as int64, the
+    base of rolling sums that are exact wherever they start. `price_exact` tells whether no price needed rounding for that.
+    """
+
+    __slots__ = ("symbol", "timeframe", "open_time", *COLUMNS, "price_scale", "volume_scale", "_exact")
+
+    def __init__(
+        self,
+        symbol: str,
+        timeframe: str,
+        open_time: Ints,
+        open: Floats,
+        high: Floats,
+        low: Floats,
+        close: Floats,
+        volume: Floats,
+        *,
+        price_scale: int | None = None,
+        volume_scale: int | None = None,
+    ) -> None:
+        self.symbol = symbol
+        self.timeframe = timeframe
+        self.open_time = _read_only(open_time, np.int64)
+        self.open = _read_only(open, np.float64)
+        self.high = _read_only(high, np.float64)
+        self.low = _read_only(low, np.float64)
+        self.close = _read_only(close, np.float64)
+        self.volume = _read_only(volume, np.float64)
+        self.price_scale = price_scale
+        self.volume_scale = volume_scale
+        self._exact: dict[str, Ints] = {}
+
+    def __len__(self) -> int:
+        return len(self.open_time)
+
+    def window(self, start: int, stop: int) -> Candles:
+        """Rows `start` to `stop` (exclusive) as Candles of their own: views, with the scales of the whole series."""
+        part = Candles.__new__(Candles)
+        part.symbol, part.timeframe = self.symbol, self.timeframe
+        part.price_scale, part.volume_scale = self._scale("close"), self._scale("volume")
+        for name in ("open_time", *COLUMNS):
+            setattr(part, name, getattr(self, name)[start:stop])
+        part._exact = {name: column[start:stop] for name, column in self._exact.items()}
+        return part
+
+    def exact(self, name: str) -> Ints:
+        """A column as whole multiples of `10**-scale`: int64[n]."""
+        column = self._exact.get(name)
+        if column is None:
+            scaled = np.rint(getattr(self, name) * 10.0 ** self._scale(name))
+            column = scaled.astype(np.int64)
+            column.setflags(write=False)
+            self._exact[name] = column
+        return column
+
+    def unit(self, name: str) -> float:
+        """What one of `exact(name)` is worth, as the divisor: `exact / unit` is the column's own number."""
+        return float(10.0 ** self._scale(name))
+
+    def replace(self, **columns: npt.NDArray[np.generic]) -> Candles:
+        """A copy with other columns, keeping the scales."""
+        kept = {name: columns.get(name, getattr(self, name)) for name in ("open_time", *COLUMNS)}
+        return Candles(
+            self.symbol,
+            self.timeframe,
+            **kept,  # type: ignore[arg-type]
+            price_scale=self._scale("close"),
+            volume_scale=self._scale("volume"),
+        )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The same candles as a DataFrame indexed by open time (imports pandas)."""
+        import pandas as pd
+
+        index = pd.DatetimeIndex(pd.to_datetime(self.open_time, unit="ms", utc=True), name="open_time")
+        return pd.DataFrame({name: getattr(self, name) for name in COLUMNS}, index=index)
+
+    def _scale(self, name: str) -> int:
+        if name == "volume":
+            if self.volume_scale is None:
+                self.volume_scale = decimal_scale(lambda: [self.volume])
+            return self.volume_scale
+        if self.price_scale is None:
+            self.price_scale = decimal_scale(lambda: [self.open, self.high, self.low, self.close])
+        return self.price_scale
+
+
+def decimal_scale(columns: Callable[[], list[Floats]]) -> int:
+    """The fewest decimal places in which every number is whole, at most MAX_SCALE and at most 2**53 as an integer.
+
+    Numbers without a short decimal form (computed ones) get the most places that still fit: rounding them then moves
+    them by less than a float's own precision allows to see in a sum.
+    """
+    data = [c for c in columns() if len(c)]
+    largest = max((float(np.max(np.abs(c))) for c in data), default=0.0)
+    fits = MAX_SCALE
+    while fits > 0 and largest * 10.0**fits >= MAX_EXACT:
+        fits -= 1
+    for scale in range(fits):
+        if all(_whole_at(c, scale) for c in data):
+            return scale
+    return fits
+
+
+def _whole_at(column: Floats, scale: int) -> bool:
+    """Whether every number has at most `scale` decimal places (checked on a sample first: most scales fail there)."""
+    for part in (column[:: max(1, len(column) // 64)], column):
+        scaled = part * 10.0**scale
+        if not bool(np.all(np.rint(scaled) / 10.0**scale == part)):
+            return False
+    return True
+
+
+def _read_only(column: npt.NDArray[np.generic], kind: type) -> npt.NDArray[np.generic]:
+    array = np.ascontiguousarray(column, dtype=kind)
+    if array is column and array.flags.writeable:
+        array = array.view()
+    array.setflags(write=False)
+    return array

@@ -1,0 +1,130 @@
+"""The candle fill model: what an order costs, and which resting order a candle fills (docs/backtest-rules.md, 2-4).
+
+Written in the subset of Python that also compiles: scalars, records and arrays; no objects are made.
+"""
+
+from math import floor
+from typing import Any
+
+from atb.engine.book import Book, apply_fill
+from atb.engine.reasons import (
+    BREAK_EVEN,
+    NEXT_OPEN,
+    NEXT_OPEN_CASH_LIMITED,
+    NO_CASH,
+    REFUSED_HALTED,
+    STOP,
+    STOP_AT_OPEN,
+    STOP_BEFORE_TAKE,
+    STOP_LOSS,
+    TAKE,
+    TAKE_BEFORE_STOP,
+    TAKE_PROFIT,
+    TIME_EXIT,
+    TRAILING_STOP,
+)
+
+
+def book_fill(
+    t: int, s: int, qty: int, price: float, reason: int, rule: int, p: Any, market: Any, a: Any, rules: Any, row: Any
+) -> None:
+    """Book a fill of `qty` signed lots of symbol `s` and write its row: the one place where a quantity changes."""
+    value = (qty * market.lot) * price
+    fee = abs(value) * rules.fee
+    book = apply_fill(Book(p.qty, p.cost, a.cash, a.realized, a.fees), qty, value, fee)
+    p.qty = book.qty
+    p.cost = book.cost
+    a.cash = book.cash
+    a.realized = book.realized
+    a.fees = book.fees
+    row.t = t
+    row.symbol = s
+    row.qty = qty
+    row.price = price
+    row.fee = fee
+    row.reason = reason
+    row.rule = rule
+
+
+def close_position(p: Any, a: Any, rules: Any, reason: int) -> None:
+    """What a fill that closes a position leaves behind: no levels, and what a new entry has to wait for."""
+    a.open_positions -= 1
+    p.target_qty = 0
+    p.cooldown_left = rules.cooldown
+    protective = (
+        reason == STOP_LOSS
+        or reason == TAKE_PROFIT
+        or reason == TRAILING_STOP
+        or reason == BREAK_EVEN
+        or reason == TIME_EXIT
+    )
+    p.needs_new_signal = 1 if protective and rules.cooldown == 0 else 0
+
+
+def sell_at_open(t: int, s: int, open_: float, p: Any, market: Any, a: Any, rules: Any, row: Any) -> None:
+    """Sell down to the target at the open."""
+    a.waiting_exits -= 1
+    reason = p.target_reason
+    book_fill(t, s, p.target_qty - p.qty, open_ * (1.0 - rules.slip), reason, NEXT_OPEN, p, market, a, rules, row)
+    if p.qty == 0:
+        close_position(p, a, rules, reason)
+
+
+def buy_at_open(
+    t: int, s: int, open_: float, p: Any, market: Any, a: Any, rules: Any, row: Any, decisions: Any
+) -> int:
+    """Buy up to the target at the open, as far as the cash goes. 1 if something was bought."""
+    a.waiting_entries -= 1
+    p.waiting = 0.0
+    if a.halted == 1:
+        p.target_qty = p.qty
+        decisions[REFUSED_HALTED] += 1
+        return 0
+    price = open_ * (1.0 + rules.slip)
+    lots = p.target_qty - p.qty
+    rule = NEXT_OPEN
+    affordable = a.cash / (price * market.lot * (1.0 + rules.fee))
+    if affordable < lots:
+        lots = floor(affordable) if affordable > 0.0 else 0
+        rule = NEXT_OPEN_CASH_LIMITED
+        if lots == 0 or (lots * market.lot) * price < market.min_notional:
+            p.target_qty = p.qty
+            decisions[NO_CASH] += 1
+            return 0
+    book_fill(t, s, lots, price, p.target_reason, rule, p, market, a, rules, row)
+    a.open_positions += 1
+    p.target_qty = p.qty
+    p.entry_qty = p.qty
+    p.entry_price = p.cost / (p.qty * market.lot)
+    p.best_close = p.entry_price
+    p.closes_held = 0
+    p.partials_done = 0
+    return 1
+
+
+def fill_resting(
+    t: int, s: int, open_: float, high: float, low: float, p: Any, market: Any, a: Any, rules: Any, row: Any
+) -> int:
+    """Fill the resting stop or take if the candle touches it; a candle that touches both fills the stop. 1 if filled."""
+    stopped = low <= p.stop
+    taken = high >= p.take
+    if not stopped and not taken:
+        return 0
+    price = p.take
+    rule = TAKE
+    reason = TAKE_PROFIT
+    if stopped and not (taken and rules.take_before_stop == 1 and open_ > p.stop):
+        reason = p.stop_reason
+        price = p.stop
+        rule = STOP
+        if open_ <= p.stop:
+            price = open_
+            rule = STOP_AT_OPEN
+        elif taken:
+            rule = STOP_BEFORE_TAKE
+        price = price * (1.0 - rules.slip)
+    elif stopped:
+        rule = TAKE_BEFORE_STOP
+    book_fill(t, s, -p.qty, price, reason, rule, p, market, a, rules, row)
+    close_position(p, a, rules, reason)
+    return 1

@@ -1,0 +1,155 @@
+"""Compile the loop once, keep its machine code on disk, and load it without importing the compiler.
+
+numba costs as much to import as a short backtest takes altogether. It is only imported to compile; the object code
+that it makes is stored, and llvmlite alone links it into later processes (docs/adr/0002-compiled-kernel.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SOURCES = ("reasons", "records", "book", "fills", "risk", "kernel", "machine_code")
+Entry = Callable[..., int]
+
+# What numba's wrapper refers to and never reaches: our code raises nothing and owns no array. Should it be reached
+# all the same, the process ends at once instead of going on with wrong numbers.
+_UNREACHABLE = (
+    "NRT_Free", "NRT_MemInfo_call_dtor", "numba_do_raise", "numba_gil_ensure", "numba_gil_release",
+    "numba_runtime_build_excinfo_struct", "numba_unpickle",
+)  # fmt: skip
+
+_loaded: dict[str, Any] = {}
+
+
+def source_key() -> str:
+    """Names the machine code: it changes with the engine's sources, the compiler, Python and the processor."""
+    import llvmlite
+    import llvmlite.binding as llvm
+
+    digest = hashlib.sha256()
+    folder = Path(__file__).parent
+    for name in SOURCES:
+        digest.update((folder / f"{name}.py").read_bytes())
+    for fact in (llvmlite.__version__, sys.version, llvm.get_process_triple(), llvm.get_host_cpu_name()):
+        digest.update(fact.encode())
+    digest.update(llvm.get_host_cpu_features().flatten().encode())
+    return digest.hexdigest()[:32]
+
+
+def is_ready(cache: Path | None) -> bool:
+    """Whether `load` would not have to compile. Cheap: looks only for some machine code, of any key."""
+    if "entry" in _loaded:
+        return True
+    return cache is not None and any(cache.glob("kernel-*.o"))
+
+
+def load(cache: Path | None) -> Entry:
+    """The compiled `run`, from memory, from `cache`, or compiled now (2-3 s) and stored there."""
+    entry: Entry | None = _loaded.get("entry")
+    if entry is not None:
+        return entry
+    path = None if cache is None else cache / f"kernel-{source_key()}.o"
+    code = None if path is None else _read(path)
+    if code is None:
+        code = compile_kernel()
+        if path is not None:
+            _write(path, code)
+    entry = _link(code)
+    _loaded["entry"] = entry
+    return entry
+
+
+def _read(path: Path) -> bytes | None:
+    """Stored machine code, if it is whole and nobody but its owner could have written it."""
+    try:
+        info = path.stat()
+        data = path.read_bytes()
+    except OSError:
+        return None
+    if hasattr(os, "getuid") and (info.st_uid != os.getuid() or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+        return None
+    digest, code = data[:32], data[32:]
+    return code if hashlib.sha256(code).digest() == digest else None
+
+
+def _write(path: Path, code: bytes) -> None:
+    """Store machine code atomically. A cache that cannot be written costs time, not the result."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for old in path.parent.glob("kernel-*.o"):
+            old.unlink(missing_ok=True)
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(hashlib.sha256(code).digest() + code)
+        temporary.replace(path)
+
+
+def compile_kernel() -> bytes:
+    """The engine's `run` as machine code for this processor: the entry's symbol, a newline, an object file."""
+    from numba import carray, cfunc, types
+    from numba.extending import register_jitable
+    from numba.np.numpy_support import from_dtype
+
+    from atb.engine import book, fills, kernel, records, risk
+    from atb.engine.reasons import COUNT
+
+    for module in (book, fills, risk, kernel):
+        for function in vars(module).values():
+            if getattr(function, "__module__", None) == module.__name__ and type(function).__name__ == "function":
+                # Without forced inlining numba passes each record and array by many words: five times slower.
+                register_jitable(error_model="numpy", forceinline=True)(function)
+    run = kernel.run
+
+    def entry(
+        start, stop, n, time, open_, high, low, close, signal, positions, markets, account, rules, equity,
+        fills, capacity, progress, decisions,
+    ):  # type: ignore[no-untyped-def]  # fmt: skip
+        size = stop * n
+        return run(
+            start, stop, n, carray(time, stop), carray(open_, size), carray(high, size), carray(low, size),
+            carray(close, size), carray(signal, size), carray(positions, n), carray(markets, n),
+            carray(account, 1)[0], carray(rules, 1)[0], carray(equity, stop), carray(fills, capacity),
+            carray(progress, 2), carray(decisions, COUNT),
+        )  # fmt: skip
+
+    def pointer(record: type[records.Record]) -> Any:
+        return types.CPointer(from_dtype(record.dtype()))
+
+    floats, ints = types.CPointer(types.float64), types.CPointer(types.int64)
+    signature = types.int64(
+        types.int64, types.int64, types.int64, ints, floats, floats, floats, floats, floats,
+        pointer(records.Position), pointer(records.Market), pointer(records.Account), pointer(records.Rules),
+        floats, pointer(records.FillRow), types.int64, ints, ints,
+    )  # fmt: skip
+    compiled = cfunc(signature, nopython=True, error_model="numpy")(entry)
+    return compiled.native_name.encode() + b"\n" + compiled._library._get_compiled_object()
+
+
+def _link(code: bytes) -> Entry:
+    """Link object code into this process and return it as a function of integers and addresses."""
+    import llvmlite.binding as llvm
+
+    name, _, body = code.partition(b"\n")
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    abort = ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p).value
+    for symbol in _UNREACHABLE:
+        if llvm.address_of_symbol(symbol) is None:
+            llvm.add_symbol(symbol, abort)
+    machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(body))
+    engine.finalize_object()
+    _loaded["engine"] = engine  # it owns the memory of the code
+    address, integer = ctypes.c_void_p, ctypes.c_int64
+    prototype = ctypes.CFUNCTYPE(integer, *[integer] * 3, *[address] * 12, integer, *[address] * 2)
+    entry: Entry = prototype(engine.get_function_address(name.decode()))
+    return entry

@@ -1,0 +1,183 @@
+"""The statistics of a run, one definition each. docs/statistics.md states them; None stands for n/a, never a number.
+
+Returns are those of marked-to-market equity resampled to UTC days (a day without candles returns 0; the first day starts at the
+initial balance); sample standard deviation, 365 days a year, risk-free rate 0.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from atb.core.timeframe import DAY_MS
+from atb.engine.candles import Floats, Ints
+from atb.engine.trades import Trades
+
+DAYS_A_YEAR = 365
+SHORTEST_FOR_CAGR = 30.0
+
+
+class Curve(NamedTuple):
+    """Equity at each close. open_time: int64[n] ms; equity: float64[n] quote; length_ms: of one candle."""
+
+    open_time: Ints
+    equity: Floats
+    initial_balance: float
+    length_ms: int
+
+    @property
+    def days(self) -> float:
+        """From the first open to the last close."""
+        return float(self.open_time[-1] + self.length_ms - self.open_time[0]) / DAY_MS
+
+    @property
+    def end(self) -> float:
+        return float(self.equity[-1])
+
+
+class Drawdown(NamedTuple):
+    """The deepest fall from a peak: depth (fraction), and when it began, was deepest and was made good (ms or None)."""
+
+    depth: float
+    peak_ms: int
+    trough_ms: int
+    recovered_ms: int | None
+    end_ms: int
+
+    @property
+    def duration_days(self) -> float:
+        return ((self.end_ms if self.recovered_ms is None else self.recovered_ms) - self.peak_ms) / DAY_MS
+
+
+def daily_equity(curve: Curve) -> tuple[Ints, Floats]:
+    """UTC day numbers (since 1970) and the equity at the last close of each, days without candles carried forward."""
+    last = _last_of_day(curve.open_time)
+    day = curve.open_time[last] // DAY_MS
+    equity = curve.equity[last]
+    if day[-1] - day[0] + 1 == len(day):
+        return day, equity
+    days = np.arange(day[0], day[-1] + 1)
+    return days, equity[np.searchsorted(day, days, side="right") - 1]
+
+
+def _last_of_day(open_time: Ints) -> Ints:
+    """Rows that are the last of their UTC day. Costs a search a day, not a division a candle."""
+    first, last = int(open_time[0]) // DAY_MS, int(open_time[-1]) // DAY_MS
+    if last - first + 1 >= len(open_time):  # candles of a day or longer
+        return np.flatnonzero(np.append(np.diff(open_time // DAY_MS) != 0, True))
+    next_midnight = np.arange(first + 1, last + 2) * DAY_MS
+    rows = np.searchsorted(open_time, next_midnight) - 1
+    return rows[np.append(True, np.diff(rows) != 0)]
+
+
+def daily_returns(curve: Curve) -> Floats:
+    """Fractional returns of each UTC day."""
+    equity = daily_equity(curve)[1]
+    before = np.concatenate([[curve.initial_balance], equity[:-1]])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return equity / before - 1.0
+
+
+def sharpe(returns: Floats) -> float | None:
+    """mean / standard deviation (n - 1) x sqrt(365)."""
+    if len(returns) < 2:
+        return None
+    deviation = float(np.std(returns, ddof=1))
+    return _ratio(float(np.mean(returns)), deviation, math.sqrt(DAYS_A_YEAR))
+
+
+def sortino(returns: Floats) -> float | None:
+    """mean / sqrt(sum(min(r, 0)^2) / n) x sqrt(365)."""
+    if len(returns) < 2:
+        return None
+    downside = math.sqrt(float(np.mean(np.minimum(returns, 0.0) ** 2)))
+    return _ratio(float(np.mean(returns)), downside, math.sqrt(DAYS_A_YEAR))
+
+
+def volatility(returns: Floats) -> float | None:
+    """Standard deviation of daily returns x sqrt(365)."""
+    if len(returns) < 2:
+        return None
+    return float(np.std(returns, ddof=1)) * math.sqrt(DAYS_A_YEAR)
+
+
+def cagr(start: float, end: float, days: float) -> float | None:
+    """(end / start)^(365 / days) - 1; None under 30 days, where it would only magnify noise."""
+    if days < SHORTEST_FOR_CAGR or end <= 0 or start <= 0:
+        return None
+    return float((end / start) ** (DAYS_A_YEAR / days) - 1.0)
+
+
+def max_drawdown(curve: Curve) -> Drawdown:
+    """The deepest fall of equity from its highest value so far (the initial balance counts as the first)."""
+    equity = curve.equity
+    peaks = np.maximum.accumulate(equity)
+    np.maximum(peaks, curve.initial_balance, out=peaks)
+    ratio = equity / peaks
+    trough = int(np.argmin(ratio))
+    close = curve.open_time[0] + curve.length_ms
+    end_ms = int(curve.open_time[-1]) + curve.length_ms
+    depth = 1.0 - float(ratio[trough])
+    if depth <= 0.0:
+        return Drawdown(0.0, int(close), int(close), int(close), end_ms)
+    peak = float(peaks[trough])
+    before = np.flatnonzero(equity[: trough + 1] >= peak)
+    peak_ms = int(curve.open_time[before[-1]]) + curve.length_ms if len(before) else int(curve.open_time[0])
+    after = equity[trough:] >= peak
+    recovered = int(np.argmax(after)) if bool(after.any()) else None
+    recovered_ms = None if recovered is None else int(curve.open_time[trough + recovered]) + curve.length_ms
+    return Drawdown(depth, peak_ms, int(curve.open_time[trough]) + curve.length_ms, recovered_ms, end_ms)
+
+
+class TradeStats(NamedTuple):
+    """Of closed trades, after fees. None where it cannot be computed."""
+
+    count: int
+    wins: int
+    win_rate: float | None
+    profit_factor: float | None
+    expectancy: float | None
+    sqn: float | None
+    average_win: float | None
+    average_loss: float | None
+    best: float | None
+    worst: float | None
+    average_duration_h: float | None
+    median_duration_h: float | None
+
+
+def trade_stats(trades: Trades, open_time: Ints, length_ms: int) -> TradeStats:
+    """Statistics of the closed trades. A trade lasts from the open of its entry candle to the close of its exit candle."""
+    closed = trades.select(~trades.open)
+    pnl = closed.pnl
+    n = len(pnl)
+    if n == 0:
+        return TradeStats(0, 0, *[None] * 10)
+    won, lost = pnl[pnl > 0], pnl[pnl < 0]
+    gross_loss = -float(lost.sum())
+    hours = (open_time[closed.exit_t] + length_ms - open_time[closed.entry_t]) / 3_600_000
+    mean = float(pnl.mean())
+    deviation = float(np.std(pnl, ddof=1)) if n > 1 else 0.0
+    return TradeStats(
+        count=n,
+        wins=len(won),
+        win_rate=len(won) / n,
+        profit_factor=_ratio(float(won.sum()), gross_loss),
+        expectancy=mean,
+        sqn=_ratio(mean, deviation, math.sqrt(n)),
+        average_win=float(won.mean()) if len(won) else None,
+        average_loss=float(lost.mean()) if len(lost) else None,
+        best=float(pnl.max()),
+        worst=float(pnl.min()),
+        average_duration_h=float(hours.mean()),
+        median_duration_h=float(np.median(hours)),
+    )
+
+
+def _ratio(top: float, bottom: float, scale: float = 1.0) -> float | None:
+    """top / bottom x scale, or None where the bottom is zero to within rounding (a flat curve has no Sharpe ratio)."""
+    if not math.isfinite(top) or not math.isfinite(bottom) or abs(bottom) < 1e-15:
+        return None
+    return top / bottom * scale

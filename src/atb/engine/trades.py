@@ -1,0 +1,86 @@
+"""Trades are a fold over fills: one trade from flat to flat, per symbol."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from atb.engine.candles import Floats, Ints
+from atb.engine.reasons import STOP_BEFORE_TAKE
+
+
+class Trades(NamedTuple):
+    """Columns of equal length, in order of exit (open ones last).
+
+    symbol: index; entry_t, exit_t: rows of the timeline (exit_t is the last row for an open trade); qty: base bought;
+    entry_price, exit_price: averages in quote (an open trade's exit_price is its last mark); fees, pnl: quote, pnl after
+    fees; return_frac: pnl over the cost of the entry; reason: code of the last exit; open: still held at the end;
+    ambiguous: its exit hangs on the order of stop and take inside one candle.
+    """
+
+    symbol: Ints
+    entry_t: Ints
+    exit_t: Ints
+    qty: Floats
+    entry_price: Floats
+    exit_price: Floats
+    fees: Floats
+    pnl: Floats
+    return_frac: Floats
+    reason: Ints
+    open: npt.NDArray[np.bool_]
+    ambiguous: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:  # the number of trades, not of columns
+        return len(self.symbol)
+
+    def select(self, keep: npt.NDArray[Any]) -> Trades:
+        """The trades for which `keep` holds (a mask or an index)."""
+        return Trades(*(getattr(self, name)[keep] for name in self._fields))
+
+
+def fold_trades(fills: npt.NDArray[Any], lots: Floats, last_close: Floats, last_t: int) -> Trades:
+    """Group fills into round trips. `lots`: base units per lot and symbol; `last_close`: marks of what is still held."""
+    order = np.argsort(fills["symbol"], kind="stable")
+    fills = fills[order]
+    n = len(fills)
+    if n == 0:
+        empty_i, empty_f, empty_b = np.zeros(0, np.int64), np.zeros(0), np.zeros(0, bool)
+        return Trades(
+            empty_i, empty_i, empty_i, *[empty_f] * 6, empty_i, empty_b, empty_b
+        )
+    symbol, qty = fills["symbol"], fills["qty"]
+    # Whole lots over all symbols: the running sum is exact, and back at its symbol's base exactly when flat.
+    running = np.cumsum(qty)
+    new_symbol = np.flatnonzero(np.diff(symbol)) + 1
+    base = np.zeros(n, dtype=np.int64)
+    base[new_symbol] = running[new_symbol - 1] - np.concatenate([[0], running[new_symbol - 1][:-1]])
+    held = running - np.cumsum(base)
+    ends = np.flatnonzero((held == 0) | (np.append(symbol[1:], -1) != symbol))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    return _columns(fills, starts, ends, held[ends], lots, last_close, last_t)
+
+
+def _columns(
+    fills: npt.NDArray[Any], starts: Ints, ends: Ints, left: Ints, lots: Floats, last_close: Floats, last_t: int
+) -> Trades:
+    symbol = fills["symbol"][starts]
+    base = fills["qty"] * lots[fills["symbol"]]
+    value = base * fills["price"]
+    bought, cost = (np.add.reduceat(np.where(base > 0, x, 0.0), starts) for x in (base, value))
+    sold, proceeds = (-np.add.reduceat(np.where(base < 0, x, 0.0), starts) for x in (base, value))
+    is_open = left != 0
+    marked = left * lots[symbol]
+    proceeds += np.where(is_open, marked * last_close[symbol], 0.0)
+    sold += np.where(is_open, marked, 0.0)
+    fees = np.add.reduceat(fills["fee"], starts)
+    pnl = proceeds - cost - fees
+    exit_t = np.where(is_open, last_t, fills["t"][ends])
+    ambiguous = fills["rule"][ends] == STOP_BEFORE_TAKE
+    trades = Trades(
+        symbol, fills["t"][starts], exit_t, bought, cost / bought, proceeds / sold, fees, pnl, pnl / cost,
+        fills["reason"][ends], is_open, ambiguous,
+    )  # fmt: skip
+    return trades.select(np.lexsort((symbol, trades.entry_t, exit_t, is_open)))

@@ -1,0 +1,88 @@
+"""What a strategy is. docs/writing-a-strategy.md tells it with examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from atb.core.errors import UsageError, nearest
+from atb.engine.candles import Candles, Floats
+
+
+class Param(NamedTuple):
+    """A tunable number: its default and the closed range it may be tuned in."""
+
+    default: float
+    low: float
+    high: float
+    help: str = ""
+
+
+def param(default: Any, low: float, high: float, help: str = "") -> Any:
+    """Declare a parameter in a strategy's class body: `fast: int = param(20, 2, 400, "fast average, candles")`."""
+    return Param(default, low, high, help)
+
+
+class Strategy:
+    """Base of all strategies: parameters, a declared memory, and `signals`.
+
+    A subclass says what it holds, not what it does: `signals` maps candles to numbers in [-1, 1], whose sign is the
+    direction and whose size is the confidence; NaN while there is too little history. It sees candles only, never the
+    position. `signals(c)[t]` may depend on the `lookback_bars` candles that end with t, and on nothing else.
+    """
+
+    name: str = ""
+    params: ClassVar[Mapping[str, Param]] = {}
+    policy: ClassVar[Mapping[str, Any]] = {}  # values of core.policy.FIELDS that this strategy is meant to run with
+    model_kind: ClassVar[str | None] = None  # "basic": the loader sets `model` for the symbol and timeframe
+    model: Any = None
+    silent_at_times: ClassVar[bool] = False  # True: NaN after the warm-up is meant ("no signal"), not a fault
+
+    def __init_subclass__(cls) -> None:
+        inherited = dict(cls.params)
+        own = {name: value for name, value in vars(cls).items() if isinstance(value, Param)}
+        cls.params = {**inherited, **own}
+
+    def __init__(self, **values: float) -> None:
+        for name in values:
+            if name not in self.params:
+                raise UsageError(f"{self.title()} has no parameter '{name}'.", nearest(name, sorted(self.params)))
+        for name, declared in self.params.items():
+            setattr(self, name, _checked(self.title(), name, declared, values.get(name, declared.default)))
+
+    @property
+    def lookback_bars(self) -> int:
+        """How many candles, its own included, a signal depends on."""
+        raise NotImplementedError(f"{type(self).__name__} must define lookback_bars")
+
+    def signals(self, candles: Candles) -> Floats:
+        """float64[n] in [-1, 1], NaN while warming up."""
+        raise NotImplementedError(f"{type(self).__name__} must define signals")
+
+    @classmethod
+    def title(cls) -> str:
+        return cls.name or cls.__name__
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the docstring."""
+        return (cls.__doc__ or "").strip().split("\n")[0]
+
+    def values(self) -> dict[str, float]:
+        """The parameters in use."""
+        return {name: getattr(self, name) for name in self.params}
+
+
+def _checked(title: str, name: str, declared: Param, value: Any) -> float:
+    whole = isinstance(declared.default, int) and not isinstance(declared.default, bool)
+    try:
+        number = int(value) if whole and float(value) == int(float(value)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"{title}: {name} must be a number, not {value!r}.", declared.help) from None
+    if whole and not isinstance(number, int):
+        raise UsageError(f"{title}: {name} must be a whole number, not {value!r}.", declared.help)
+    if not declared.low <= number <= declared.high:
+        raise UsageError(
+            f"{title}: {name} must be from {declared.low:g} to {declared.high:g}, not {value!r}.", declared.help
+        )
+    return number

@@ -1,0 +1,81 @@
+"""Ask a strategy for its signals and refuse what is not an answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from atb.core.errors import AtbError, StrategyError
+from atb.core.timeframe import iso_minute
+from atb.engine.candles import Candles, Floats
+from atb.strategy.contract import Strategy
+from atb.strategy.loader import error_in
+
+
+def compute_signals(strategy: Strategy, candles: Candles) -> Floats:
+    """`strategy.signals(candles)`, checked: float64[n] in [-1, 1], NaN only while warming up (or where it is meant)."""
+    path = source_path(strategy)
+    try:
+        answer = strategy.signals(candles)
+    except AtbError:
+        raise
+    except Exception as error:
+        raise error_in(path, error, "failed in signals()") from error
+    signals = _as_floats(answer, len(candles), strategy)
+    _check_values(signals, candles, strategy)
+    return signals
+
+
+def lookback_of(strategy: Strategy) -> int:
+    """`strategy.lookback_bars`, checked: a whole number of at least 1."""
+    try:
+        bars = strategy.lookback_bars
+    except AtbError:
+        raise
+    except Exception as error:
+        raise error_in(source_path(strategy), error, "failed in lookback_bars") from error
+    if isinstance(bars, bool) or not isinstance(bars, int | np.integer) or bars < 1:
+        raise StrategyError(f"{place(strategy)}: lookback_bars must be a whole number of at least 1, not {bars!r}.")
+    return int(bars)
+
+
+def source_path(strategy: Strategy) -> Path:
+    return Path(type(strategy).signals.__code__.co_filename)
+
+
+def place(strategy: Strategy) -> str:
+    """File and line of the strategy's `signals`."""
+    return f"{source_path(strategy)}, line {type(strategy).signals.__code__.co_firstlineno}"
+
+
+def _as_floats(answer: object, n: int, strategy: Strategy) -> Floats:
+    try:
+        signals = np.ascontiguousarray(answer, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise StrategyError(f"{place(strategy)}: signals() did not return numbers: {error}.") from None
+    if signals.shape != (n,):
+        raise StrategyError(
+            f"{place(strategy)}: signals() returned shape {signals.shape} for {n} candles.",
+            "Return one number for each candle, NaN while warming up.",
+        )
+    return signals
+
+
+def _check_values(signals: Floats, candles: Candles, strategy: Strategy) -> None:
+    wild = np.isinf(signals) | (np.abs(signals) > 1.0)
+    if wild.any():
+        t = int(np.argmax(wild))
+        raise StrategyError(
+            f"{place(strategy)}: the signal of candle {t} ({iso_minute(int(candles.open_time[t]))}) is {signals[t]:g}, "
+            "outside [-1, 1].",
+            "Scale or clip the signals.",
+        )
+    after = np.isnan(signals[lookback_of(strategy) - 1 :])
+    if after.any() and not strategy.silent_at_times:
+        t = int(np.argmax(after)) + lookback_of(strategy) - 1
+        raise StrategyError(
+            f"{place(strategy)}: the signal of candle {t} ({iso_minute(int(candles.open_time[t]))}) is NaN, after the "
+            f"warm-up of {lookback_of(strategy)} candles ({int(after.sum())} such candles).",
+            "Return 0 for 'no opinion', correct lookback_bars, or set silent_at_times = True if NaN is meant.",
+        )
