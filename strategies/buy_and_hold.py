@@ -1,7 +1,9 @@
-from atb.engine.candles import Candles, Floats
-from atb.strategy import Strategy
+from typing import ClassVar
 
 import numpy as np
+
+from atb.engine.candles import Candles, Floats
+from atb.strategy import Strategy
 
 
 class BuyAndHold(Strategy):
@@ -10,7 +12,7 @@ class BuyAndHold(Strategy):
     It pays the costs of one entry, like everybody, and has no stop and no limits: a yardstick does not bend.
     """
 
-    policy = {
+    policy: ClassVar = {
         "fraction": 1.0,
         "max_position": 1.0,
         "stop_loss": 0.0,

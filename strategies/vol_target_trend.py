@@ -1,4 +1,5 @@
 import math
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,7 +15,13 @@ class VolTargetTrend(Strategy):
     The size is set at the entry.
     """
 
-    policy = {"sizing": "confidence", "fraction": 1.0, "max_position": 1.0, "min_confidence": 0.05, "stop_loss": 0.1}
+    policy: ClassVar = {
+        "sizing": "confidence",
+        "fraction": 1.0,
+        "max_position": 1.0,
+        "min_confidence": 0.05,
+        "stop_loss": 0.1,
+    }
 
     trend: int = param(336, 2, 5000, "candles over which the market must have risen")
     window: int = param(168, 10, 5000, "window of the realised volatility, candles")
@@ -26,7 +33,9 @@ class VolTargetTrend(Strategy):
 
     def signals(self, candles: Candles) -> Floats:
         momentum = log_returns(candles.close, self.trend)
-        annual = realized_volatility(candles.close, self.window) * math.sqrt(365 * DAY_MS / timeframe_ms(candles.timeframe))
+        annual = realized_volatility(candles.close, self.window) * math.sqrt(
+            365 * DAY_MS / timeframe_ms(candles.timeframe)
+        )
         size = np.clip(self.target / np.maximum(annual, 1e-6), 0.05, 1.0)
         signal = np.where(momentum > 0, size, -1.0)
         return np.where(np.isnan(momentum) | np.isnan(annual), np.nan, signal)

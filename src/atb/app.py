@@ -45,9 +45,7 @@ class App:
     def model_roots(self) -> list[Any]:
         return [*self.settings.model_dirs, self.settings.shipped_models]
 
-    def attach_model(
-        self, strategy: Strategy, symbol: str, timeframe: str, as_of_ms: int, version: str | None
-    ) -> None:
+    def attach_model(self, strategy: Strategy, symbol: str, timeframe: str, as_of_ms: int, version: str | None) -> None:
         """Give a strategy that asks for one the model for this symbol, timeframe and time."""
         if strategy.model_kind is None:
             return

@@ -14,7 +14,7 @@ from atb.engine.candles import Candles
 from atb.engine.reasons import REASON_NAMES, RULE_NAMES
 from atb.engine.records import Market
 from atb.engine.rules import make_rules
-from atb.engine.simulation import Run, simulate, timeline
+from atb.engine.simulation import EngineChoice, Run, simulate, timeline
 from tests.reference.engine import RefCandle, RefMarket, RefPolicy, RefResult, run_reference
 
 HOUR_MS = 3_600_000
@@ -72,7 +72,10 @@ class Case:
 
     def _policy(self) -> dict[str, object]:
         rng = self.random
-        maybe = lambda *values: rng.choice((0.0, *values))  # noqa: E731
+
+        def maybe(*values: float) -> float:
+            return rng.choice((0.0, *values))
+
         sizing = rng.choice(SIZINGS)
         return {
             "sizing": sizing,
@@ -112,14 +115,16 @@ class Case:
         signals = [[series[t] for t in rows] for series in self.signals]
         return run_reference([self.times[t] for t in rows], candles, signals, markets, policy, self.balance)
 
-    def engine(self, engine: str, *, take_before_stop: bool = False) -> Run:
+    def engine(self, engine: EngineChoice, *, take_before_stop: bool = False) -> Run:
         series, signals = [], []
         for candles, signal in zip(self.candles, self.signals, strict=True):
             present = [t for t, candle in enumerate(candles) if candle is not None]
             rows = [candles[t] for t in present]
-            columns = [np.array([getattr(c, name) for c in rows]) for name in ("open", "high", "low", "close")]
+            open_, high, low, close = (
+                np.array([getattr(c, name) for c in rows]) for name in ("open", "high", "low", "close")
+            )
             times = np.array([self.times[t] for t in present], dtype=np.int64)
-            series.append(Candles("X", "1h", times, *columns, np.ones(len(times))))
+            series.append(Candles("X", "1h", times, open_, high, low, close, np.ones(len(times))))
             signals.append(np.array([signal[t] for t in present]))
         rules = make_rules(self.policy, *self.costs, take_before_stop=take_before_stop)
         return simulate(timeline(series, signals), self.markets, rules, self.balance, engine=engine)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from atb.core.timeframe import DAY_MS, timeframe_ms
 from atb.core.types import Symbol
-from atb.data.store import SeriesKey
-from atb.engine.candles import COLUMNS, Candles
+from atb.data.store import CandleStore, SeriesKey
+from atb.engine.candles import Candles, Floats
 
 if TYPE_CHECKING:
     from atb.backtest.sources import Surroundings
@@ -23,44 +24,48 @@ def download(key: SeriesKey, symbol: Symbol, start_ms: int, end_ms: int, around:
     """
     from atb.venue.ccxt_candles import fetch_candles
 
-    pages, fetched, at = [], 0, start_ms
+    now = around.now_ms()  # read once: what closes during the download is neither fetched nor taken as fetched
     title = f"{key.venue} {key.symbol} {key.timeframe}"
     around.progress(title, 0.0)
+    parts = _Parts(key, around.store, start_ms)
     source = fetch_candles(
-        key.venue, symbol, key.timeframe, start_ms, end_ms, base_url=around.urls.get(key.venue), now_ms=around.now_ms
+        key.venue, symbol, key.timeframe, start_ms, end_ms, base_url=around.urls.get(key.venue), now_ms=lambda: now
     )
     try:
         for page in source:
-            pages.append(page.rows)
-            fetched += len(page.rows)
-            last = int(page.rows[-1, 0])
-            around.progress(title, (last - start_ms) / (end_ms - start_ms))
-            if len(pages) == PAGES_PER_PART:
-                at = _store(key, pages, at, around)
-                pages = []
+            parts.add(page.rows)
+            around.progress(title, (int(page.rows[-1, 0]) - start_ms) / (end_ms - start_ms))
     except BaseException:
-        if pages:
-            _store(key, pages, at, around)
+        parts.write()
         raise
-    _store(key, pages, at, around, end_ms=end_ms)
+    # Near "now" the exchange's clock, not ours, said where the closed candles end; the rest is asked for next time.
+    parts.write(end_ms if end_ms <= now - DAY_MS else None)
     around.progress(title, 1.0)
-    return fetched
+    return parts.fetched
 
 
-def _store(
-    key: SeriesKey, pages: list[np.ndarray], start_ms: int, around: Surroundings, end_ms: int | None = None  # type: ignore[type-arg]
-) -> int:
-    """Write pages as one part that covers [start_ms, end of the last candle); the last part reaches to `end_ms`."""
-    from atb.core.timeframe import align_down, timeframe_ms
+class _Parts:
+    """Pages on their way into the store, a part at a time."""
 
-    rows = np.concatenate(pages) if pages else np.empty((0, 6))
-    times = rows[:, 0].astype(np.int64)
-    if end_ms is None:
-        end_ms = int(times[-1]) + timeframe_ms(key.timeframe)
-    else:
-        end_ms = min(end_ms, align_down(around.now_ms(), key.timeframe))
-    if end_ms <= start_ms:
-        return start_ms
-    columns = {name: rows[:, i] for i, name in enumerate(COLUMNS, 1)}
-    around.store.append(key, Candles(key.symbol, key.timeframe, times, **columns), start_ms, end_ms)
-    return end_ms
+    def __init__(self, key: SeriesKey, store: CandleStore, start_ms: int) -> None:
+        self.key, self.store, self.start_ms = key, store, start_ms
+        self.pages: list[Floats] = []
+        self.fetched = 0
+
+    def add(self, rows: Floats) -> None:
+        self.pages.append(rows)
+        self.fetched += len(rows)
+        if len(self.pages) == PAGES_PER_PART:
+            self.write()
+
+    def write(self, end_ms: int | None = None) -> None:
+        """Write the pages as one part that covers everything up to `end_ms`, or to the end of the last candle."""
+        if not self.pages and end_ms is None:
+            return
+        rows = np.concatenate(self.pages) if self.pages else np.empty((0, 6))
+        times = rows[:, 0].astype(np.int64)
+        end = int(times[-1]) + timeframe_ms(self.key.timeframe) if end_ms is None else end_ms
+        if end > self.start_ms:
+            candles = Candles(self.key.symbol, self.key.timeframe, times, *rows.T[1:])
+            self.store.append(self.key, candles, self.start_ms, end)
+        self.pages, self.start_ms = [], end

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from atb.engine.simulation import EngineChoice
 
 DEFAULT_FEE_BPS = 10.0
 DEFAULT_SLIPPAGE_BPS = 5.0
@@ -42,4 +45,4 @@ class Request(NamedTuple):
     max_gap_share: float = DEFAULT_MAX_GAP_SHARE
     allow_gaps: bool = False
     offline: bool = False
-    engine: str = "auto"
+    engine: EngineChoice = "auto"

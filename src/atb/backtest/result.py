@@ -216,7 +216,9 @@ class BacktestResult(NamedTuple):
     def daily_rows(self) -> list[dict[str, Any]]:
         """Equity at the last close of each UTC day."""
         days, equity = daily_equity(self.curve)
-        return [{"date": iso_date(day * DAY_MS), "equity": e} for day, e in zip(days.tolist(), equity.tolist(), strict=True)]
+        return [
+            {"date": iso_date(day * DAY_MS), "equity": e} for day, e in zip(days.tolist(), equity.tolist(), strict=True)
+        ]
 
     def monthly_rows(self) -> list[dict[str, Any]]:
         """Return of each calendar month (the first and the last may be parts of one), from daily equity."""

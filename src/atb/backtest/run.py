@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,7 +127,9 @@ class _Stopwatch:
 
 def _check_numbers(request: Request) -> None:
     if not 0 < request.initial_balance <= LARGEST_BALANCE:
-        raise UsageError(f"--initial-balance must be above 0 (at most {LARGEST_BALANCE:g}), not {request.initial_balance:g}.")
+        raise UsageError(
+            f"--initial-balance must be above 0 (at most {LARGEST_BALANCE:g}), not {request.initial_balance:g}."
+        )
     for name, value in (("--fee-bps", request.fee_bps), ("--slippage-bps", request.slippage_bps)):
         if not 0 <= value <= 1000:
             raise UsageError(f"{name} must be from 0 to 1000 basis points, not {value:g}.", "10 is 0.1 %.")
@@ -192,7 +194,13 @@ def _simulate(
         tell = (lambda row: desk.around.progress("backtest", row / len(line.open_time))) if big else None
         runs.append(
             simulate(
-                line, markets, rules, request.initial_balance, engine=request.engine, cache=desk.cache, on_progress=tell  # type: ignore[arg-type]
+                line,
+                markets,
+                rules,
+                request.initial_balance,
+                engine=request.engine,
+                cache=desk.cache,
+                on_progress=tell,
             )
         )
         if not _ambiguous(runs[0]):
@@ -337,5 +345,5 @@ def _data_facts(p: Prepared, shown: Candles) -> DataFacts:
     )
 
 
-def _versions() -> Mapping[str, str]:
+def _versions() -> dict[str, str]:
     return {"atb": atb.__version__, "python": platform.python_version(), "numpy": np.__version__}

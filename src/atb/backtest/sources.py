@@ -81,7 +81,8 @@ def _check(request: Request) -> None:
         raise UsageError("--data and --provider simulated exclude each other.", "Leave one of them out.")
     if request.data and len(request.data) != len(request.symbols):
         raise UsageError(
-            f"{len(request.symbols)} symbols but {len(request.data)} data files.", "Give one --data for each --symbol, in order."
+            f"{len(request.symbols)} symbols but {len(request.data)} data files.",
+            "Give one --data for each --symbol, in order.",
         )
     span = request.span
     if span.days is not None and span.days <= 0:
@@ -90,7 +91,8 @@ def _check(request: Request) -> None:
         raise UsageError("--days and --start exclude each other.", "Use --start with --end, or --days with --end.")
     if span.start_ms is not None and span.end_ms is not None and span.start_ms >= span.end_ms:
         raise UsageError(
-            f"--start {iso_minute(span.start_ms)} is not before --end {iso_minute(span.end_ms)}.", "The end is exclusive."
+            f"--start {iso_minute(span.start_ms)} is not before --end {iso_minute(span.end_ms)}.",
+            "The end is exclusive.",
         )
 
 
@@ -98,7 +100,9 @@ def _align(sources: list[Source]) -> list[Source]:
     """All symbols of a run share one timeframe."""
     frames = {source.timeframe for source in sources}
     if len(frames) > 1:
-        raise UsageError(f"The symbols have different timeframes: {', '.join(sorted(frames))}.", "A run has one timeframe.")
+        raise UsageError(
+            f"The symbols have different timeframes: {', '.join(sorted(frames))}.", "A run has one timeframe."
+        )
     return sources
 
 
@@ -216,9 +220,9 @@ class StoreSource:
     def _can_fetch(self) -> bool:
         if self.request.offline:
             return False
-        from atb.venue.reachable import answers
+        from atb.venue.reachable import reachable
 
-        return answers(self.venue, self.around.urls.get(self.venue))
+        return reachable(self.venue, self.around.urls.get(self.venue))
 
     def read(self, history_bars: int) -> Candles:
         start, end = self.span()

@@ -37,10 +37,16 @@ def backtest(
     *,
     strategy: Annotated[str, typer.Argument(help="A strategy's name; see: atb strategies list")],
     symbol: Annotated[list[str], typer.Option("--symbol", help="BTCUSDT, BTC-USD or BTC/USDT; repeatable.")],
-    timeframe: Annotated[str | None, typer.Option(help="1m, 5m, 1h, 4h, 1d, ... [default: 1h, or that of --data]")] = None,
+    timeframe: Annotated[
+        str | None, typer.Option(help="1m, 5m, 1h, 4h, 1d, ... [default: 1h, or that of --data]")
+    ] = None,
     provider: Annotated[str, typer.Option(help="binance, coinbase, file or simulated.")] = "binance",
-    data: Annotated[list[Path] | None, typer.Option("--data", help="Parquet or CSV file; one for each --symbol.")] = None,
-    days: Annotated[float | None, typer.Option(help="Days before the end. [default: 365, or all that --data has]")] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", help="Parquet or CSV file; one for each --symbol.")
+    ] = None,
+    days: Annotated[
+        float | None, typer.Option(help="Days before the end. [default: 365, or all that --data has]")
+    ] = None,
     years: Annotated[float | None, typer.Option(help="Years (of 365 days) before the end.")] = None,
     start: Annotated[str | None, typer.Option(help="First day, ISO, UTC.")] = None,
     end: Annotated[str | None, typer.Option(help="End, exclusive, ISO, UTC.")] = None,
@@ -48,14 +54,22 @@ def backtest(
     initial_balance: Annotated[float, typer.Option(help="Quote currency to start with.")] = 10_000.0,
     fee_bps: Annotated[float, typer.Option(help="Fee of each fill, basis points.")] = 10.0,
     slippage_bps: Annotated[float, typer.Option(help="Slippage of each market order and stop, basis points.")] = 5.0,
-    param: Annotated[list[str] | None, typer.Option("--param", "-p", help="Strategy parameter NAME=VALUE; repeatable.")] = None,
-    model_version: Annotated[str | None, typer.Option(help="Model version. [default: as of the start of the range]")] = None,
-    policy: Annotated[Path | None, typer.Option(help="TOML file of policy values, named as below without dashes.")] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", "-p", help="Strategy parameter NAME=VALUE; repeatable.")
+    ] = None,
+    model_version: Annotated[
+        str | None, typer.Option(help="Model version. [default: as of the start of the range]")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="TOML file of policy values, named as below without dashes.")
+    ] = None,
     max_gaps: Annotated[float, typer.Option(help="Largest share of missing candles.")] = 0.02,
     allow_gaps: Annotated[bool, typer.Option("--allow-gaps", help="Run all the same when more is missing.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no exchange: stored candles only.")] = False,
     engine: Annotated[str, typer.Option(help="auto, plain or compiled: the same numbers at different speed.")] = "auto",
-    export: Annotated[Path | None, typer.Option(help="Folder for report.html, trades.csv, fills.csv, equity.csv, result.json.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Folder for report.html, trades.csv, fills.csv, equity.csv, result.json.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON (docs/json.md).")] = False,
     policy_flags: dict[str, Any],
 ) -> None:

@@ -61,8 +61,10 @@ def _print_facts(result: BacktestResult) -> None:
     for rules in result.market_rules:
         text = f"lot {rules.lot}, tick {rules.tick}, minimum {rules.min_notional} ({rules.source}, {rules.date})"
         rows.append([f"rules {rules.symbol}", text])
-    for model in result.models:
-        rows.append(["model", f"{model.id}, trained to {model.training_end[:10]}, validated to {model.validation_end[:10]}"])
+    rows += [
+        ["model", f"{model.id}, trained to {model.training_end[:10]}, validated to {model.validation_end[:10]}"]
+        for model in result.models
+    ]
     print_table(["run", ""], rows)
 
 
@@ -83,7 +85,9 @@ def _print_samples(result: BacktestResult) -> None:
     """Say it loudly when figures come from a model's own training data."""
     names = {segment.name for segment in result.segments}
     if "in_sample" in names:
-        typer.echo("WARNING: part of this run lies in the model's own training data (IN-SAMPLE); trust the other columns.")
+        typer.echo(
+            "WARNING: part of this run lies in the model's own training data (IN-SAMPLE); trust the other columns."
+        )
 
 
 STATISTICS: list[tuple[str, Callable[[Statistics], str]]] = [
@@ -101,14 +105,17 @@ STATISTICS: list[tuple[str, Callable[[Statistics], str]]] = [
     ("  trough", lambda s: _date(s.drawdown.trough_ms)),
     ("  recovered", lambda s: "not yet" if s.drawdown.recovered_ms is None else _date(s.drawdown.recovered_ms)),
     ("  duration, days", lambda s: f"{s.drawdown.duration_days:,.1f}"),
-    ("closed trades", lambda s: count(s.trades.count)),
+    ("closed trades", lambda s: count(s.trades.closed)),
     ("open trades", lambda s: count(s.open_trades)),
     ("win rate", lambda s: percent(s.trades.win_rate).lstrip("+")),
     ("profit factor", lambda s: number(s.trades.profit_factor)),
     ("expectancy a trade", lambda s: number(s.trades.expectancy)),
-    ("SQN", lambda s: f"{number(s.trades.sqn)} (n={s.trades.count})"),
+    ("SQN", lambda s: f"{number(s.trades.sqn)} (n={s.trades.closed})"),
     ("best / worst trade", lambda s: f"{number(s.trades.best)} / {number(s.trades.worst)}"),
-    ("average / median hours", lambda s: f"{number(s.trades.average_duration_h)} / {number(s.trades.median_duration_h)}"),
+    (
+        "average / median hours",
+        lambda s: f"{number(s.trades.average_duration_h)} / {number(s.trades.median_duration_h)}",
+    ),
     ("exposure", lambda s: percent(s.exposure).lstrip("+")),
     ("turnover (x equity)", lambda s: number(s.turnover)),
     ("fees paid", lambda s: number(s.fees)),

@@ -39,8 +39,8 @@ def import_file(
     wanted = symbol_for(provider, symbol)
     candles = load_file(file, wanted.id, timeframe)
     end = int(candles.open_time[-1]) + timeframe_ms(candles.timeframe)
-    path = App().store().append(
-        series_key(provider, wanted, candles.timeframe), candles, int(candles.open_time[0]), end
+    path = (
+        App().store().append(series_key(provider, wanted, candles.timeframe), candles, int(candles.open_time[0]), end)
     )
     typer.echo(f"Stored {len(candles):,} candles of {wanted.id} {candles.timeframe} as {path}", err=True)
 
@@ -98,7 +98,7 @@ def _print_quality(quality: Quality, symbol: str, timeframe: str, json: bool) ->
     from atb.cli.console import print_json, print_table
     from atb.core.timeframe import iso
 
-    rows = [{"first_missing": iso(gap.start_ms), "missing": gap.missing} for gap in quality.gaps]
+    rows: list[dict[str, Any]] = [{"first_missing": iso(gap.start_ms), "missing": gap.missing} for gap in quality.gaps]
     if json:
         facts = quality._asdict() | {"gaps": rows, "first": iso(quality.first_ms), "last": iso(quality.last_ms)}
         print_json({"symbol": symbol, "timeframe": timeframe, **facts})

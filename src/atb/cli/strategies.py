@@ -78,7 +78,10 @@ def show(name: Name, json: Json = False) -> None:
         print_json(facts)
         return
     rows = [[key, str(facts[key])] for key in ("name", "summary", "file", "sha256", "lookback_bars", "model_kind")]
-    rows += [[f"param {p['name']}", f"{p['default']:g}  ({p['low']:g} to {p['high']:g}) {p['help']}"] for p in facts["params"]]
+    rows += [
+        [f"param {p['name']}", f"{p['default']:g}  ({p['low']:g} to {p['high']:g}) {p['help']}"]
+        for p in facts["params"]
+    ]
     rows += [[f"policy {key}", str(value)] for key, value in facts["policy"].items()]
     print_table(["what", "value"], rows, title=name)
 
@@ -153,7 +156,9 @@ def _print_gate(strategy: Strategy, report: GateReport, json: bool) -> None:
 
     if json:
         findings = [f._asdict() | {"open_time": iso(f.open_ms)} for f in report.findings]
-        print_json({"passed": report.passed, "candles": report.candles, "checked": report.checked, "findings": findings})
+        print_json(
+            {"passed": report.passed, "candles": report.candles, "checked": report.checked, "findings": findings}
+        )
         return
     rows = [["error" if f.fatal else "warning", f.kind, str(f.t), iso(f.open_ms), f.message] for f in report.findings]
     if rows:

@@ -7,6 +7,7 @@ Fractions are fractions (0.05 is 5 %), counts are candles. docs/backtest-rules.m
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from atb.core.errors import UsageError, nearest
@@ -34,11 +35,25 @@ class Field(NamedTuple):
 
 FIELDS = (
     Field("direction", "long", 0, 0, "What may be held. Spot is long only.", "Entries"),
-    Field("sizing", "fraction", 0, 0, "How an entry is sized: fraction, risk (per trade, against the stop) or confidence (fraction times signal).", "Entries"),  # fmt: skip
+    Field(
+        "sizing",
+        "fraction",
+        0,
+        0,
+        "How an entry is sized: fraction, risk (per trade, against the stop) or confidence (fraction times signal).",
+        "Entries",
+    ),
     Field("fraction", 0.2, 1e-6, 1.0, "Share of equity an entry takes (sizing fraction and confidence).", "Entries"),
     Field("risk_per_trade", 0.01, 1e-6, 1.0, "Share of equity lost if the stop is hit (sizing risk).", "Entries"),
     Field("min_confidence", 0.1, 1e-9, 1.0, "A signal at least this strong asks for a position.", "Entries"),
-    Field("cooldown", 0, 0, 1e9, "Candles to wait after an exit; 0: after a protective exit wait for a new signal.", "Entries"),  # fmt: skip
+    Field(
+        "cooldown",
+        0,
+        0,
+        1e9,
+        "Candles to wait after an exit; 0: after a protective exit wait for a new signal.",
+        "Entries",
+    ),
     Field("neutral", "hold", 0, 0, "What a weak or absent signal means for what is held: hold or flat.", "Exits"),
     Field("stop_loss", 0.05, 0.0, 0.999, "Stop this far below the deciding close; 0: none.", "Exits"),
     Field("take_profit", 0.0, 0.0, 1e6, "Take profit this far above the deciding close; 0: none.", "Exits"),
@@ -46,12 +61,23 @@ FIELDS = (
     Field("trailing_after", 0.0, 0.0, 1e6, "Gain from which the trailing stop follows.", "Exits"),
     Field("break_even_after", 0.0, 0.0, 1e6, "Gain from which the stop is at the entry price; 0: never.", "Exits"),
     Field("max_hold", 0, 0, 1e9, "Longest time in a position, in candles; 0: no limit.", "Exits"),
-    Field("partial_exits", (), 0, 0, "Sell SHARE of the entry at GAIN, as GAIN:SHARE; repeatable, up to three.", "Exits"),  # fmt: skip
+    Field(
+        "partial_exits", (), 0, 0, "Sell SHARE of the entry at GAIN, as GAIN:SHARE; repeatable, up to three.", "Exits"
+    ),
     Field("max_position", 0.25, 1e-6, 1.0, "Largest share of equity in one symbol at its entry.", "Limits"),
     Field("max_exposure", 1.0, 1e-6, 1.0, "Largest share of equity in all symbols at an entry.", "Limits"),
     Field("max_open_positions", 5, 1, 1e6, "Most symbols held at once.", "Limits"),
-    Field("daily_loss_limit", 0.05, 0.0, 1.0, "No entries for the rest of the UTC day after this loss; 0: no limit.", "Limits"),  # fmt: skip
-    Field("max_drawdown", 0.25, 1e-6, 1.0, "Halt: close everything and stop after this drawdown; 1: no limit.", "Limits"),  # fmt: skip
+    Field(
+        "daily_loss_limit",
+        0.05,
+        0.0,
+        1.0,
+        "No entries for the rest of the UTC day after this loss; 0: no limit.",
+        "Limits",
+    ),
+    Field(
+        "max_drawdown", 0.25, 1e-6, 1.0, "Halt: close everything and stop after this drawdown; 1: no limit.", "Limits"
+    ),
 )
 BY_NAME = {field.name: field for field in FIELDS}
 LIMITS = tuple(field.name for field in FIELDS if field.group == "Limits")
@@ -132,7 +158,7 @@ def load_policy(path: str) -> dict[str, Any]:
     import tomllib
 
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             data = tomllib.load(file)
     except FileNotFoundError:
         raise UsageError(f"Policy file {path} does not exist.") from None

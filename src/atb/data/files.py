@@ -54,8 +54,8 @@ def table_to_candles(table: pa.Table, origin: str, symbol: str, timeframe: str |
     timeframe = timeframe or found
     if timeframe is None:
         raise DataError(f"{origin}: the timeframe cannot be told from its candles.", "Say it with --timeframe.")
-    columns = {name: _floats(table.column(names[name]), origin, name) for name in COLUMNS}
-    candles = Candles(symbol, timeframe, open_time, **columns)
+    columns = [_floats(table.column(names[name]), origin, name) for name in COLUMNS]
+    candles = Candles(symbol, timeframe, open_time, *columns)
     check_candles(candles, origin)
     return candles
 

@@ -11,9 +11,10 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from atb.core.errors import DataError
 from atb.core.types import Symbol
@@ -142,7 +143,7 @@ def candles_hash(candles: Candles) -> str:
     return digest.hexdigest()
 
 
-def _read_part(path: Path) -> list[np.ndarray]:  # type: ignore[type-arg]
+def _read_part(path: Path) -> list[npt.NDArray[Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

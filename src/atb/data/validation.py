@@ -94,9 +94,7 @@ def assess(candles: Candles) -> Quality:
     length = timeframe_ms(candles.timeframe)
     step = np.diff(candles.open_time)
     where = np.flatnonzero(step != length)
-    gaps = [
-        Gap(int(candles.open_time[i]) + length, int(step[i]) // length - 1) for i in where if step[i] > length
-    ]
+    gaps = [Gap(int(candles.open_time[i]) + length, int(step[i]) // length - 1) for i in where if step[i] > length]
     missing = sum(gap.missing for gap in gaps)
     expected = len(candles) + missing
     return Quality(

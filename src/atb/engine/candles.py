@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 COLUMNS = ("open", "high", "low", "close", "volume")
 MAX_SCALE = 10  # decimal places that an exact column keeps
@@ -26,6 +24,17 @@ class Candles:
     `volume_scale` are the series' own decimal places: `exact("close")` is `close * 10**price_scale` as int64, the
     base of rolling sums that are exact wherever they start. `price_exact` tells whether no price needed rounding for that.
     """
+
+    symbol: str
+    timeframe: str
+    open_time: Ints
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+    volume: Floats
+    price_scale: int | None
+    volume_scale: int | None
 
     __slots__ = ("symbol", "timeframe", "open_time", *COLUMNS, "price_scale", "volume_scale", "_exact")
 
@@ -82,23 +91,16 @@ class Candles:
         """What one of `exact(name)` is worth, as the divisor: `exact / unit` is the column's own number."""
         return float(10.0 ** self._scale(name))
 
-    def replace(self, **columns: npt.NDArray[np.generic]) -> Candles:
+    def replace(self, **columns: npt.NDArray[Any]) -> Candles:
         """A copy with other columns, keeping the scales."""
-        kept = {name: columns.get(name, getattr(self, name)) for name in ("open_time", *COLUMNS)}
+        kept = [columns.get(name, getattr(self, name)) for name in ("open_time", *COLUMNS)]
         return Candles(
             self.symbol,
             self.timeframe,
-            **kept,  # type: ignore[arg-type]
+            *kept,
             price_scale=self._scale("close"),
             volume_scale=self._scale("volume"),
         )
-
-    def to_pandas(self) -> pd.DataFrame:
-        """The same candles as a DataFrame indexed by open time (imports pandas)."""
-        import pandas as pd
-
-        index = pd.DatetimeIndex(pd.to_datetime(self.open_time, unit="ms", utc=True), name="open_time")
-        return pd.DataFrame({name: getattr(self, name) for name in COLUMNS}, index=index)
 
     def _scale(self, name: str) -> int:
         if name == "volume":
@@ -136,8 +138,8 @@ def _whole_at(column: Floats, scale: int) -> bool:
     return True
 
 
-def _read_only(column: npt.NDArray[np.generic], kind: type) -> npt.NDArray[np.generic]:
-    array = np.ascontiguousarray(column, dtype=kind)
+def _read_only(column: npt.NDArray[Any], kind: type) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = np.ascontiguousarray(column, dtype=kind)
     if array is column and array.flags.writeable:
         array = array.view()
     array.setflags(write=False)

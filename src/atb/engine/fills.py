@@ -70,9 +70,7 @@ def sell_at_open(t: int, s: int, open_: float, p: Any, market: Any, a: Any, rule
         close_position(p, a, rules, reason)
 
 
-def buy_at_open(
-    t: int, s: int, open_: float, p: Any, market: Any, a: Any, rules: Any, row: Any, decisions: Any
-) -> int:
+def buy_at_open(t: int, s: int, open_: float, p: Any, market: Any, a: Any, rules: Any, row: Any, decisions: Any) -> int:
     """Buy up to the target at the open, as far as the cash goes. 1 if something was bought."""
     a.waiting_entries -= 1
     p.waiting = 0.0

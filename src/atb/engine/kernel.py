@@ -162,9 +162,7 @@ def fill_candle(
     return n_fills
 
 
-def mark_close(
-    t: int, n: int, open_ms: int, close: Any, positions: Any, markets: Any, a: Any, rules: Any
-) -> None:
+def mark_close(t: int, n: int, open_ms: int, close: Any, positions: Any, markets: Any, a: Any, rules: Any) -> None:
     """Sections 1.4 and 6: equity at the closes of row `t`, then day, peak and halt."""
     if open_ms >= a.day_end_ms:
         a.day_end_ms = open_ms - open_ms % DAY_MS + DAY_MS

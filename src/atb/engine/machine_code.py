@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-SOURCES = ("reasons", "records", "book", "fills", "risk", "kernel", "machine_code")
+SOURCES = ("reasons", "records", "book", "fills", "risk", "kernel", "compiler")
 Entry = Callable[..., int]
 
 # What numba's wrapper refers to and never reaches: our code raises nothing and owns no array. Should it be reached
@@ -44,9 +44,14 @@ def source_key() -> str:
     return digest.hexdigest()[:32]
 
 
+def is_loaded() -> bool:
+    """Whether the compiled loop is linked into this process already."""
+    return "entry" in _loaded
+
+
 def is_ready(cache: Path | None) -> bool:
     """Whether `load` would not have to compile. Cheap: looks only for some machine code, of any key."""
-    if "entry" in _loaded:
+    if is_loaded():
         return True
     return cache is not None and any(cache.glob("kernel-*.o"))
 
@@ -59,6 +64,8 @@ def load(cache: Path | None) -> Entry:
     path = None if cache is None else cache / f"kernel-{source_key()}.o"
     code = None if path is None else _read(path)
     if code is None:
+        from atb.engine.compiler import compile_kernel
+
         code = compile_kernel()
         if path is not None:
             _write(path, code)
@@ -87,50 +94,9 @@ def _write(path: Path, code: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         for old in path.parent.glob("kernel-*.o"):
             old.unlink(missing_ok=True)
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(hashlib.sha256(code).digest() + code)
         temporary.replace(path)
-
-
-def compile_kernel() -> bytes:
-    """The engine's `run` as machine code for this processor: the entry's symbol, a newline, an object file."""
-    from numba import carray, cfunc, types
-    from numba.extending import register_jitable
-    from numba.np.numpy_support import from_dtype
-
-    from atb.engine import book, fills, kernel, records, risk
-    from atb.engine.reasons import COUNT
-
-    for module in (book, fills, risk, kernel):
-        for function in vars(module).values():
-            if getattr(function, "__module__", None) == module.__name__ and type(function).__name__ == "function":
-                # Without forced inlining numba passes each record and array by many words: five times slower.
-                register_jitable(error_model="numpy", forceinline=True)(function)
-    run = kernel.run
-
-    def entry(
-        start, stop, n, time, open_, high, low, close, signal, positions, markets, account, rules, equity,
-        fills, capacity, progress, decisions,
-    ):  # type: ignore[no-untyped-def]  # fmt: skip
-        size = stop * n
-        return run(
-            start, stop, n, carray(time, stop), carray(open_, size), carray(high, size), carray(low, size),
-            carray(close, size), carray(signal, size), carray(positions, n), carray(markets, n),
-            carray(account, 1)[0], carray(rules, 1)[0], carray(equity, stop), carray(fills, capacity),
-            carray(progress, 2), carray(decisions, COUNT),
-        )  # fmt: skip
-
-    def pointer(record: type[records.Record]) -> Any:
-        return types.CPointer(from_dtype(record.dtype()))
-
-    floats, ints = types.CPointer(types.float64), types.CPointer(types.int64)
-    signature = types.int64(
-        types.int64, types.int64, types.int64, ints, floats, floats, floats, floats, floats,
-        pointer(records.Position), pointer(records.Market), pointer(records.Account), pointer(records.Rules),
-        floats, pointer(records.FillRow), types.int64, ints, ints,
-    )  # fmt: skip
-    compiled = cfunc(signature, nopython=True, error_model="numpy")(entry)
-    return compiled.native_name.encode() + b"\n" + compiled._library._get_compiled_object()
 
 
 def _link(code: bytes) -> Entry:

@@ -69,7 +69,7 @@ def _last_of_day(open_time: Ints) -> Ints:
         return np.flatnonzero(np.append(np.diff(open_time // DAY_MS) != 0, True))
     next_midnight = np.arange(first + 1, last + 2) * DAY_MS
     rows = np.searchsorted(open_time, next_midnight) - 1
-    return rows[np.append(True, np.diff(rows) != 0)]
+    return np.asarray(rows[np.append(True, np.diff(rows) != 0)])
 
 
 def daily_returns(curve: Curve) -> Floats:
@@ -77,7 +77,7 @@ def daily_returns(curve: Curve) -> Floats:
     equity = daily_equity(curve)[1]
     before = np.concatenate([[curve.initial_balance], equity[:-1]])
     with np.errstate(divide="ignore", invalid="ignore"):
-        return equity / before - 1.0
+        return np.asarray(equity / before - 1.0)
 
 
 def sharpe(returns: Floats) -> float | None:
@@ -134,7 +134,7 @@ def max_drawdown(curve: Curve) -> Drawdown:
 class TradeStats(NamedTuple):
     """Of closed trades, after fees. None where it cannot be computed."""
 
-    count: int
+    closed: int
     wins: int
     win_rate: float | None
     profit_factor: float | None
@@ -161,7 +161,7 @@ def trade_stats(trades: Trades, open_time: Ints, length_ms: int) -> TradeStats:
     mean = float(pnl.mean())
     deviation = float(np.std(pnl, ddof=1)) if n > 1 else 0.0
     return TradeStats(
-        count=n,
+        closed=n,
         wins=len(won),
         win_rate=len(won) / n,
         profit_factor=_ratio(float(won.sum()), gross_loss),

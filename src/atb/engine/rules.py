@@ -9,7 +9,7 @@ from atb.engine.records import Market, Rules
 
 def make_rules(policy: Policy, fee_bps: float, slippage_bps: float, *, take_before_stop: bool = False) -> Rules:
     """The engine's Rules. Costs in basis points of the notional; `take_before_stop` only brackets ambiguous candles."""
-    partials = {}
+    partials: dict[str, float] = {}
     for i, (gain, share) in enumerate(policy.partial_exits, 1):
         partials |= {f"partial_gain_{i}": gain, f"partial_share_{i}": share}
     return Rules(

@@ -58,10 +58,12 @@ def timeline(series: Sequence[Candles], signals: Sequence[Floats]) -> Timeline:
     rows: list[Any] = [slice(None)] * len(series)
     if not same:
         rows = [np.searchsorted(times, c.open_time) for c in series]
-    columns = []
-    for name in ("open", "high", "low", "close"):
-        columns.append(_stack(len(times), rows, [getattr(c, name) for c in series], whole=same))
-    return Timeline(times, *columns, _stack(len(times), rows, list(signals), whole=same), len(series))
+    opens, highs, lows, closes = (
+        _stack(len(times), rows, [getattr(c, name) for c in series], whole=same)
+        for name in ("open", "high", "low", "close")
+    )
+    signal = _stack(len(times), rows, list(signals), whole=same)
+    return Timeline(times, opens, highs, lows, closes, signal, len(series))
 
 
 def _stack(n_rows: int, rows: list[Any], columns: list[Floats], *, whole: bool) -> Floats:
@@ -94,7 +96,7 @@ def simulate(
 def _choose(engine: EngineChoice, work: int, cache: Path | None) -> Callable[..., Run]:
     if engine == "auto":
         threshold = COMPILED_FROM if machine_code.is_ready(cache) else COMPILE_FROM
-        if "entry" in machine_code._loaded:
+        if machine_code.is_loaded():
             threshold = 0
         engine = "compiled" if work >= threshold else "plain"
     if engine == "plain":
@@ -108,7 +110,8 @@ def _run_plain(
 ) -> Run:
     """The loop as it stands, on lists: element access on numpy arrays costs several times as much."""
     n, total = line.symbols, len(line.open_time)
-    columns = [c.tolist() for c in (line.open_time, line.open, line.high, line.low, line.close, line.signal)]
+    time, signal = line.open_time.tolist(), line.signal.tolist()
+    open_, high, low, close = line.open.tolist(), line.high.tolist(), line.low.tolist(), line.close.tolist()
     positions = [flat_position() for _ in range(n)]
     buffer = [FillRow() for _ in range(PLAIN_FILLS + 2 * n)]
     equity: list[float] = [0.0] * total
@@ -117,7 +120,10 @@ def _run_plain(
     t = 0
     while t < total and progress[1] == 0:
         stop = total if on_progress is None else min(total, t + 20_000)
-        t = kernel.run(t, stop, n, *columns, positions, markets, account, rules, equity, buffer, progress, decisions)
+        t = kernel.run(
+            t, stop, n, time, open_, high, low, close, signal, positions, markets, account, rules, equity, buffer,
+            progress, decisions,
+        )  # fmt: skip
         filled += [row.as_tuple() for row in buffer[: progress[0]]]
         if on_progress is not None:
             on_progress(t)

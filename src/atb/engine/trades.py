@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from atb.engine.candles import Floats, Ints
+from atb.engine.candles import Floats, Ints, Mask
 from atb.engine.reasons import STOP_BEFORE_TAKE
 
 
-class Trades(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Trades:
     """Columns of equal length, in order of exit (open ones last).
 
     symbol: index; entry_t, exit_t: rows of the timeline (exit_t is the last row for an open trade); qty: base bought;
@@ -30,15 +32,23 @@ class Trades(NamedTuple):
     pnl: Floats
     return_frac: Floats
     reason: Ints
-    open: npt.NDArray[np.bool_]
-    ambiguous: npt.NDArray[np.bool_]
+    open: Mask
+    ambiguous: Mask
 
-    def __len__(self) -> int:  # the number of trades, not of columns
+    def __len__(self) -> int:
         return len(self.symbol)
 
     def select(self, keep: npt.NDArray[Any]) -> Trades:
         """The trades for which `keep` holds (a mask or an index)."""
-        return Trades(*(getattr(self, name)[keep] for name in self._fields))
+        return Trades(*(getattr(self, field.name)[keep] for field in fields(self)))
+
+
+_INTS: Ints = np.zeros(0, dtype=np.int64)
+_FLOATS: Floats = np.zeros(0)
+_MASK: Mask = np.zeros(0, dtype=np.bool_)
+NO_TRADES = Trades(
+    _INTS, _INTS, _INTS, _FLOATS, _FLOATS, _FLOATS, _FLOATS, _FLOATS, _FLOATS, _INTS, _MASK, _MASK
+)  # fmt: skip
 
 
 def fold_trades(fills: npt.NDArray[Any], lots: Floats, last_close: Floats, last_t: int) -> Trades:
@@ -47,10 +57,7 @@ def fold_trades(fills: npt.NDArray[Any], lots: Floats, last_close: Floats, last_
     fills = fills[order]
     n = len(fills)
     if n == 0:
-        empty_i, empty_f, empty_b = np.zeros(0, np.int64), np.zeros(0), np.zeros(0, bool)
-        return Trades(
-            empty_i, empty_i, empty_i, *[empty_f] * 6, empty_i, empty_b, empty_b
-        )
+        return NO_TRADES
     symbol, qty = fills["symbol"], fills["qty"]
     # Whole lots over all symbols: the running sum is exact, and back at its symbol's base exactly when flat.
     running = np.cumsum(qty)

@@ -1,8 +1,9 @@
 """Strategies: the contract, loading, the gate against look-ahead, and models.
 
-A strategy file needs two names from here: `from atb.strategy import Strategy, param`.
+A strategy file needs two names from here: `from atb.strategy import Strategy, param`; with pandas also `to_pandas`.
 """
 
 from atb.strategy.contract import Strategy, param
+from atb.strategy.frames import to_pandas
 
-__all__ = ["Strategy", "param"]
+__all__ = ["Strategy", "param", "to_pandas"]

@@ -18,7 +18,7 @@ import numpy as np
 
 from atb.core.errors import StrategyError
 from atb.core.timeframe import iso_minute
-from atb.engine.candles import Candles, Floats, Ints
+from atb.engine.candles import Candles, Floats, Ints, Mask
 from atb.strategy.contract import Strategy
 from atb.strategy.signals import compute_signals, lookback_of, place
 
@@ -73,7 +73,9 @@ def check_on_load(strategy: Strategy, candles: Candles, signals: Floats, min_con
         whole = compute_signals(strategy, segment)
         findings = _compare_stretch(candles, signals, whole, start, lookback, min_confidence, exact)
         gate = _Gate(strategy, segment, whole, min_confidence, exact, offset=start, whole=candles)
-        findings += gate.future(_spread(lookback, length, 3)) or gate.memory(_spread(lookback - 1, length, LOAD_SAMPLES))
+        findings += gate.future(_spread(lookback, length, 3)) or gate.memory(
+            _spread(lookback - 1, length, LOAD_SAMPLES)
+        )
         refuse(strategy, GateReport(findings, n, length))
 
 
@@ -114,15 +116,17 @@ def check_fully(
     return GateReport(sorted(findings, key=lambda f: order[f.kind]), n, n - lookback + 1)
 
 
-def different(a: Floats, b: Floats, min_confidence: float, exact: bool) -> np.ndarray:  # type: ignore[type-arg]
+def different(a: Floats, b: Floats, min_confidence: float, exact: bool) -> Mask:
     """Where two answers differ: in any bit, or (not exact) by more than 1e-9 or in the decision they stand for."""
     both_nan = np.isnan(a) & np.isnan(b)
     if exact:
-        return ~((a == b) | both_nan)
+        return np.asarray(~((a == b) | both_nan))
     with np.errstate(invalid="ignore"):
         near = np.abs(a - b) <= TOLERANCE
-        same_zone = ((a >= min_confidence) == (b >= min_confidence)) & ((a <= -min_confidence) == (b <= -min_confidence))
-    return ~((near & same_zone) | both_nan)
+        same_zone = ((a >= min_confidence) == (b >= min_confidence)) & (
+            (a <= -min_confidence) == (b <= -min_confidence)
+        )
+    return np.asarray(~((near & same_zone) | both_nan))
 
 
 class _Gate:
@@ -144,7 +148,7 @@ class _Gate:
         self.lookback = lookback_of(strategy)
         self.offset, self.whole = offset, whole or candles
 
-    def _differs(self, a: Floats, b: Floats) -> np.ndarray:  # type: ignore[type-arg]
+    def _differs(self, a: Floats, b: Floats) -> Mask:
         return different(a, b, self.min_confidence, self.exact)
 
     def _found(self, kind: str, t: int, message: str) -> list[Finding]:
@@ -156,7 +160,9 @@ class _Gate:
         if not differs.any():
             return []
         t = int(np.argmax(differs))
-        return self._found("unstable", t, f"asked twice for the same candles, the signal at {_when(self.candles, t)} differs.")
+        return self._found(
+            "unstable", t, f"asked twice for the same candles, the signal at {_when(self.candles, t)} differs."
+        )
 
     def warm_up(self) -> list[Finding]:
         """Before its lookback is filled a strategy has no signal."""
@@ -200,8 +206,7 @@ class _Gate:
         try:
             return compute_signals(self.strategy, candles)
         except StrategyError:
-            out = np.array(self.signals[: len(candles)])
-            return out
+            return np.array(self.signals[: len(candles)])
 
     def memory(self, ts: Iterable[int], on_progress: Callable[[int, int], None] | None = None) -> list[Finding]:
         """The signal from exactly `lookback_bars` candles must be the signal from all of them."""
@@ -226,7 +231,9 @@ class _Gate:
                 if self._differs(self.signals[t : t + 1], self._tolerant(nudged)[-1:]).any():
                     return []
         t = int(ts[0])
-        message = "lag: no change of the last candle ever changes its signal; the strategy answers at least one candle late."
+        message = (
+            "lag: no change of the last candle ever changes its signal; the strategy answers at least one candle late."
+        )
         return [f._replace(fatal=fatal) for f in self._found("lag", t, message)]
 
 

@@ -47,7 +47,9 @@ def store_rules(path: Path, venue: str, rules: MarketRules) -> None:
         temporary.write_text(json.dumps(own, indent=1, sort_keys=True))
         temporary.replace(path)
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}.", "Point ATB_HOME at a writable folder.") from None
+        raise DataError(
+            f"{path} cannot be written: {error.strerror}.", "Point ATB_HOME at a writable folder."
+        ) from None
 
 
 def _rules(symbol: str, row: dict[str, str], source: str, date: str) -> MarketRules:

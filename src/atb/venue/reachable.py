@@ -1,19 +1,31 @@
-"""Does an exchange answer at all? Asked before ccxt, whose import costs a second, is worth loading."""
+"""Does an exchange answer at all? Asked with the standard library, before ccxt, whose import costs a second, is loaded."""
 
 from __future__ import annotations
 
-import socket
-from urllib.parse import urlsplit
+import contextlib
+import json
+import threading
+import urllib.request
 
-ROOTS = {"binance": "https://api.binance.com", "coinbase": "https://api.coinbase.com"}
+PINGS = {
+    "binance": ("https://api.binance.com", "/api/v3/ping"),
+    "coinbase": ("https://api.coinbase.com", "/api/v3/brokerage/time"),
+}
 
 
-def answers(venue: str, base_url: str | None, timeout_s: float = 3.0) -> bool:
-    """Whether a connection to the exchange can be opened within `timeout_s`."""
-    parts = urlsplit(base_url or ROOTS[venue])
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        with socket.create_connection((parts.hostname or "", port), timeout=timeout_s):
-            return True
-    except OSError:
-        return False
+def reachable(venue: str, base_url: str | None = None, timeout_s: float = 3.0) -> bool:
+    """Whether the exchange answers a ping within `timeout_s`. Never raises, never waits longer."""
+    root, path = PINGS.get(venue, ("", ""))
+    answers: list[bool] = []
+    # A thread, because looking up an address has no time-out of its own, and a slow trickle outlasts a socket's.
+    thread = threading.Thread(target=lambda: answers.append(_ping((base_url or root) + path, timeout_s)), daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return answers == [True]
+
+
+def _ping(url: str, timeout_s: float) -> bool:
+    # Whatever goes wrong, it was no answer: OSError (network), ValueError (no URL, no JSON), HTTPException (garbage).
+    with contextlib.suppress(Exception), urllib.request.urlopen(url, timeout=timeout_s) as reply:
+        return isinstance(json.load(reply), dict)
+    return False

@@ -51,7 +51,9 @@ def simulate_candles(symbol: str, timeframe: str, start_ms: int, count: int, see
 
 def _first_price(symbol: str) -> float:
     known = FIRST_PRICES.get(symbol[:3])
-    return known if known else float(round(10.0 ** (1.0 + 2.6 * hashlib.sha256(symbol.encode()).digest()[0] / 255.0), 2))
+    return (
+        known if known else float(round(10.0 ** (1.0 + 2.6 * hashlib.sha256(symbol.encode()).digest()[0] / 255.0), 2))
+    )
 
 
 class _State:

@@ -1,0 +1,47 @@
+# make demo    set up and run the main job       make test    set up and run every check
+SHELL := /bin/sh
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+PY := .venv/bin/python
+DATA ?=
+
+.PHONY: help setup dev demo test check slow bench lock clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+	@echo "make setup   only set up                       make bench   measure, against peers too"
+	@echo "make check   lint, types, import contracts     make slow    the longer seeded suites"
+	@echo "make lock    pin the dependencies again        make clean   remove .venv and caches"
+
+setup:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found; set PYTHON=/path/to/python3." >&2; exit 1; }
+	@$(PYTHON) ops/setup.py run
+
+dev:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found; set PYTHON=/path/to/python3." >&2; exit 1; }
+	@$(PYTHON) ops/setup.py dev
+
+demo: setup
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" DATA="$(DATA)" sh ops/demo.sh
+
+test: dev check
+	$(PY) -m pytest -m "not slow"
+
+check: dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+
+slow: dev
+	$(PY) -m pytest -m slow
+
+bench: dev
+	@$(PYTHON) ops/setup.py bench
+	$(PY) -m benchmarks
+
+lock: dev
+	UV=.venv/bin/uv sh ops/lock.sh
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -1,0 +1,120 @@
+"""What an exchange says about its symbols: rules for orders, names."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from atb.core.errors import ExchangeRefused, ExchangeUnavailable, UsageError, nearest
+from atb.core.timeframe import SystemClock, iso_date
+from atb.core.types import MarketRules, Symbol
+from atb.venue.ccxt_session import Patience, Session, UnknownSymbol, unusable
+
+# Coinbase's public endpoints in ccxt: all products, one product; + "Candles", + "Ticker"
+PRODUCTS = "v3PublicGetBrokerageMarketProducts"
+PRODUCT = PRODUCTS + "ProductId"
+
+
+def fetch_market_rules(
+    venue: str,
+    symbol: Symbol,
+    *,
+    base_url: str | None = None,
+    timeout_s: float = 10.0,
+    attempts: int = 4,
+    backoff_s: float = 0.5,
+) -> MarketRules:
+    """Lot (base), tick (quote) and minimum notional (quote), exactly as the exchange writes them, dated today (UTC).
+
+    One request for one symbol; `timeout_s`, `attempts` and `backoff_s` as in fetch_candles. Raises UsageError (unknown
+    symbol), ExchangeUnavailable, ExchangeRefused.
+    """
+    session = Session(venue, base_url, Patience(timeout_s, attempts, backoff_s))
+    what, today = f"Fetching the rules of {symbol.id}", iso_date(SystemClock().now_ms())
+    with contextlib.closing(session), explained(session, symbol):
+        if venue == "binance":
+            params = {"symbol": symbol.id}
+            steps = session.ask(what, "publicGetExchangeInfo", params, lambda a: _binance_steps(a, symbol.id))
+            return MarketRules(symbol.id, *steps, "binance exchangeInfo", today)
+        steps = session.ask(what, PRODUCT, {"product_id": symbol.id}, lambda a: _coinbase_steps(a, symbol.id))
+        return MarketRules(symbol.id, *steps, "coinbase products", today)
+
+
+def list_symbols(venue: str, *, base_url: str | None = None, timeout_s: float = 10.0) -> list[str]:
+    """The exchange's own names of all its spot symbols, sorted. A large answer: for hints, not for normal work."""
+    with contextlib.closing(Session(venue, base_url, Patience(timeout_s, attempts=2))) as session:
+        return _symbols(session)
+
+
+@contextlib.contextmanager
+def explained(session: Session, symbol: Symbol) -> Iterator[None]:
+    """Turns a refusal inside into "unknown symbol" with the nearest names, where that is the reason for it."""
+    try:
+        yield
+    except ExchangeRefused as refusal:
+        known = _symbols_or_none(session)
+        if known is not None and symbol.id in known:
+            raise
+        if known is None and not isinstance(refusal, UnknownSymbol):
+            raise
+        what = f"Unknown symbol '{symbol.id}' at {session.venue}."
+        raise UsageError(what, nearest(symbol.id, known) if known else "") from None
+
+
+def _symbols_or_none(session: Session) -> list[str] | None:
+    """For an error path: the list, or None where the exchange does not even give that."""
+    session.patience = session.patience._replace(attempts=1)
+    try:
+        return _symbols(session)
+    except (ExchangeUnavailable, ExchangeRefused):
+        return None
+
+
+def _symbols(session: Session) -> list[str]:
+    what = f"Listing the symbols of {session.venue}"
+    if session.venue == "binance":
+        params = {"showPermissionSets": "false"}  # a third of the size
+        return session.ask(what, "publicGetExchangeInfo", params, lambda a: _names(a, "symbols", "symbol"))
+    return session.ask(what, PRODUCTS, {"product_type": "SPOT"}, lambda a: _names(a, "products", "product_id"))
+
+
+def _names(answer: Any, rows: str, name: str) -> list[str]:
+    try:
+        return sorted(str(row[name]) for row in answer[rows])
+    except (TypeError, LookupError):
+        raise unusable("gave an answer that is no list of symbols") from None
+
+
+def _binance_steps(answer: Any, symbol: str) -> tuple[Decimal, Decimal, Decimal]:
+    """Lot, tick and minimum notional of an exchangeInfo answer."""
+    try:
+        entry = next(row for row in answer["symbols"] if row["symbol"] == symbol)
+        filters = {row["filterType"]: row for row in entry["filters"]}
+        notional = filters.get("NOTIONAL") or filters["MIN_NOTIONAL"]
+        lot = _decimal(filters["LOT_SIZE"]["stepSize"])
+        return lot, _decimal(filters["PRICE_FILTER"]["tickSize"]), _decimal(notional["minNotional"])
+    except (StopIteration, TypeError, LookupError, InvalidOperation):
+        raise unusable("gave an answer without the symbol's rules") from None
+
+
+def _coinbase_steps(answer: Any, symbol: str) -> tuple[Decimal, Decimal, Decimal]:
+    """Lot, tick and minimum notional of a product answer."""
+    try:
+        if answer["product_id"] != symbol:
+            raise LookupError(symbol)
+        tick = _decimal(answer.get("price_increment") or answer["quote_increment"])
+        return _decimal(answer["base_increment"]), tick, _decimal(answer["quote_min_size"])
+    except (TypeError, AttributeError, LookupError, InvalidOperation):
+        raise unusable("gave an answer without the symbol's rules") from None
+
+
+def _decimal(text: Any) -> Decimal:
+    """A positive step as the exchange writes it, without trailing zeros. Never through float."""
+    if not isinstance(text, str):
+        raise TypeError(text)
+    value = Decimal(text)
+    if not value.is_finite() or value <= 0:
+        raise InvalidOperation(text)
+    return value.quantize(Decimal(1)) if value == value.to_integral_value() else value.normalize()
