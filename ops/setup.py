@@ -26,7 +26,7 @@ def main() -> None:
     wanted = fingerprint(kind)
     if (stamp.is_file() and stamp.read_text() == wanted) or (kind == "run" and up_to_date("dev")):
         return
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - this runs before anything has checked
         sys.exit(f"atb needs Python 3.11 or newer; this is {sys.version.split()[0]}. Set PYTHON to a newer one.")
     say(f"Setting up .venv ({kind}); this is done once.")
     if not (BIN / "python").exists():
@@ -84,7 +84,15 @@ def find_uv() -> str | None:
             return candidate
     pinned = VENV / "uv.lock.txt"
     pinned.write_text(pin_of("uv"))
-    command = [str(BIN / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+    command = [
+        str(BIN / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--require-hashes",
+    ]
     if subprocess.run([*command, "-r", str(pinned)], check=False, stderr=subprocess.DEVNULL).returncode == 0:
         return str(BIN / "uv")
     say("uv cannot be installed here; going on with pip.")

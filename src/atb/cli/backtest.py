@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from atb.cli.lean import LeanCommand
 from atb.cli.policy_options import with_policy_options
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ Examples:
 
 
 def register(app: typer.Typer) -> None:
-    app.command("backtest", help=HELP, no_args_is_help=True)(with_policy_options(backtest))
+    app.command("backtest", cls=LeanCommand, help=HELP, no_args_is_help=True)(with_policy_options(backtest))
 
 
 def backtest(

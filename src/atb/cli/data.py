@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from atb.cli.lean import LeanCommand, LeanGroup
+
 if TYPE_CHECKING:
     from atb.data.validation import Quality
 
 app = typer.Typer(
+    cls=LeanGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Import and look at stored candles; market rules.\n\n\b\nExamples:\n"
@@ -22,7 +25,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Provider = Annotated[str, typer.Option(help="Whose candles or rules: binance or coinbase.")]
 
 
-@app.command("import", help="Check a Parquet or CSV file and put its candles into the store.")
+@app.command("import", cls=LeanCommand, help="Check a Parquet or CSV file and put its candles into the store.")
 def import_file(
     file: Annotated[Path, typer.Argument(help="Columns open_time open high low close volume.")],
     symbol: Annotated[str, typer.Option(help="BTCUSDT, BTC-USD or BTC/USDT.")],
@@ -45,7 +48,7 @@ def import_file(
     typer.echo(f"Stored {len(candles):,} candles of {wanted.id} {candles.timeframe} as {path}", err=True)
 
 
-@app.command("list", help="The series in the store.")
+@app.command("list", cls=LeanCommand, help="The series in the store.")
 def list_series(json: Json = False) -> None:
     from atb.app import App
     from atb.cli.console import print_json, print_table
@@ -67,7 +70,7 @@ def list_series(json: Json = False) -> None:
         typer.echo(f"No candles are stored under {store.root}.", err=True)
 
 
-@app.command("gaps", help="What is missing or odd in a stored series or a file.")
+@app.command("gaps", cls=LeanCommand, help="What is missing or odd in a stored series or a file.")
 def gaps(
     symbol: Annotated[str, typer.Argument(help="BTCUSDT, BTC-USD or BTC/USDT.")],
     timeframe: Annotated[str, typer.Argument(help="1h, 4h, ...")] = "1h",
@@ -112,7 +115,7 @@ def _print_quality(quality: Quality, symbol: str, timeframe: str, json: bool) ->
     )
 
 
-@app.command("rules", help="Lot, tick and minimum notional of a symbol; --refresh asks the exchange.")
+@app.command("rules", cls=LeanCommand, help="Lot, tick and minimum notional of a symbol; --refresh asks the exchange.")
 def rules(
     symbol: Annotated[str, typer.Argument(help="BTCUSDT, BTC-USD or BTC/USDT.")],
     provider: Provider = "binance",

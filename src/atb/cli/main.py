@@ -9,9 +9,11 @@ import typer
 
 import atb
 from atb.cli import backtest, data, models, strategies
+from atb.cli.lean import LeanGroup
 from atb.core.errors import AtbError
 
 app = typer.Typer(
+    cls=LeanGroup,
     name="atb",
     no_args_is_help=True,
     rich_markup_mode=None,

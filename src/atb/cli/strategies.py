@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from atb.cli.lean import LeanCommand, LeanGroup
+
 if TYPE_CHECKING:
     from atb.engine.candles import Candles
     from atb.strategy.contract import Strategy
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from atb.strategy.loader import LoadedStrategy
 
 app = typer.Typer(
+    cls=LeanGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="List, show, check and begin strategies.\n\n\b\nExamples:\n  atb strategies list\n"
@@ -46,7 +49,9 @@ class {cls}(Strategy):
 '''
 
 
-@app.command("list", help="The strategies that are found: ./strategies first, then those that came with atb.")
+@app.command(
+    "list", cls=LeanCommand, help="The strategies that are found: ./strategies first, then those that came with atb."
+)
 def list_strategies(json: Json = False) -> None:
     from atb.app import App
     from atb.cli.console import print_json, print_table
@@ -67,7 +72,7 @@ def list_strategies(json: Json = False) -> None:
         print_table(["name", "origin", "summary"], [list(row.values()) for row in rows])
 
 
-@app.command("show", help="A strategy's parameters, policy and memory.")
+@app.command("show", cls=LeanCommand, help="A strategy's parameters, policy and memory.")
 def show(name: Name, json: Json = False) -> None:
     from atb.app import App
     from atb.cli.console import print_json, print_table
@@ -105,6 +110,7 @@ def _facts(loaded: LoadedStrategy) -> dict[str, Any]:
 
 @app.command(
     "check",
+    cls=LeanCommand,
     help="Does a strategy peek into the future, remember more than it says, or answer late? Every candle is tried; exit "
     "code 10 when it does.\n\n\b\nExample:\n  atb strategies check my_idea --data candles.parquet",
 )
@@ -167,7 +173,7 @@ def _print_gate(strategy: Strategy, report: GateReport, json: bool) -> None:
     typer.echo(f"{strategy.title()}: {verdict} ({report.checked:,} of {report.candles:,} candles checked one by one)")
 
 
-@app.command("new", help="Write ./strategies/NAME.py, a working strategy to start from.")
+@app.command("new", cls=LeanCommand, help="Write ./strategies/NAME.py, a working strategy to start from.")
 def new(name: Name) -> None:
     from atb.core.errors import DataError, UsageError
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from atb.core.errors import DataError, UsageError, nearest
+from atb.data.arrow import MS_PER_UNIT, numbers, times_ms
 from atb.data.validation import ROWS_BEFORE_DATA, check_candles, infer_timeframe
 from atb.engine.candles import COLUMNS, Candles, Floats, Ints
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 TIME_NAMES = ("open_time", "timestamp", "time", "date", "datetime", "open time")
 HINT = "Columns: open_time open high low close volume; open_time in UTC, as ISO text or ms since 1970."
-MS_PER_UNIT = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 
 
 def load_file(path: Path, symbol: str, timeframe: str | None) -> Candles:
@@ -108,15 +108,16 @@ def _csv_place(message: str, header: list[str]) -> str:
 
 def _times(column: pa.ChunkedArray, origin: str) -> Ints:
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     if column.null_count:
         raise DataError(f"{origin}: column open_time, row {_first_null(column)}: empty.", HINT)
     kind = column.type
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return np.asarray(pc.cast(column, pa.timestamp("ms"), safe=False).to_numpy()).astype(np.int64)
+    if pa.types.is_timestamp(kind):
+        return times_ms(column)
+    if pa.types.is_date(kind):
+        return times_ms(column.cast(pa.timestamp("ms")))
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return _epoch_ms(np.asarray(column.to_numpy(), dtype=np.float64))
+        return _epoch_ms(numbers(column).astype(np.float64))
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return _text_times(column.to_pylist(), origin)
     raise DataError(f"{origin}: column open_time is {kind}, not a time.", HINT)
@@ -152,7 +153,9 @@ def _floats(column: pa.ChunkedArray, origin: str, name: str) -> Floats:
         raise DataError(f"{origin}: column {name} holds {kind}, not numbers.", HINT)
     if column.null_count:
         raise DataError(f"{origin}: column {name}, row {_first_null(column)}: empty.", HINT)
-    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
+    if pa.types.is_decimal(kind):
+        column = column.cast(pa.float64())
+    return numbers(column).astype(np.float64)
 
 
 def _first_null(column: pa.ChunkedArray) -> int:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from atb.core.errors import DataError
 from atb.core.types import Symbol
+from atb.data.arrow import numbers, times_ms
 from atb.data.validation import check_candles
 from atb.engine.candles import COLUMNS, Candles
 
@@ -153,5 +154,4 @@ def _read_part(path: Path) -> list[npt.NDArray[Any]]:
     except (pa.ArrowInvalid, OSError) as error:
         first = str(error).split("\n")[0]
         raise DataError(f"{path} is damaged: {first}.", f"Remove it; it is fetched again: rm '{path}'") from None
-    times = table.column("open_time").cast(pa.int64()).to_numpy()
-    return [times, *(table.column(name).to_numpy() for name in COLUMNS)]
+    return [times_ms(table.column("open_time")), *(numbers(table.column(name)) for name in COLUMNS)]
