@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from atb.core.policy import NEUTRALS, SIZINGS, make_policy
-from atb.engine.candles import Candles
+from atb.engine.candles import Candles, Floats
 from atb.engine.reasons import REASON_NAMES, RULE_NAMES
 from atb.engine.records import Market
 from atb.engine.rules import make_rules
@@ -115,7 +115,8 @@ class Case:
         signals = [[series[t] for t in rows] for series in self.signals]
         return run_reference([self.times[t] for t in rows], candles, signals, markets, policy, self.balance)
 
-    def engine(self, engine: EngineChoice, *, take_before_stop: bool = False) -> Run:
+    def series(self) -> tuple[list[Candles], list[Floats]]:
+        """The candles and signals as the engine wants them: absent candles left out."""
         series, signals = [], []
         for candles, signal in zip(self.candles, self.signals, strict=True):
             present = [t for t, candle in enumerate(candles) if candle is not None]
@@ -126,8 +127,11 @@ class Case:
             times = np.array([self.times[t] for t in present], dtype=np.int64)
             series.append(Candles("X", "1h", times, open_, high, low, close, np.ones(len(times))))
             signals.append(np.array([signal[t] for t in present]))
+        return series, signals
+
+    def engine(self, engine: EngineChoice, *, take_before_stop: bool = False) -> Run:
         rules = make_rules(self.policy, *self.costs, take_before_stop=take_before_stop)
-        return simulate(timeline(series, signals), self.markets, rules, self.balance, engine=engine)
+        return simulate(timeline(*self.series()), self.markets, rules, self.balance, engine=engine)
 
 
 def described(run: Run) -> list[tuple[int, int, int, float, str, str]]:

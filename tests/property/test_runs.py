@@ -1,0 +1,84 @@
+"""What holds for every run of the engine: bar by bar equals the loop, money is conserved, trades add up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from atb.engine import kernel, simulation
+from atb.engine.reasons import COUNT
+from atb.engine.records import FillRow, flat_position, fresh_account
+from atb.engine.rules import make_rules
+from atb.engine.simulation import simulate, timeline
+from atb.engine.trades import fold_trades
+from tests.property.test_engine_equals_reference import Case
+
+SEEDS = range(0, 600, 2)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_bar_by_bar_equals_the_loop(restart: bool) -> None:
+    """Stepping one candle at a time, with all state copied through packed records in between, changes no bit."""
+    for seed in SEEDS:
+        case = Case(seed)
+        series, signals = case.series()
+        line = timeline(series, signals)
+        rules = make_rules(case.policy, *case.costs)
+        whole = simulate(line, case.markets, rules, case.balance, engine="compiled")
+        n = line.symbols
+        account, positions = fresh_account(case.balance), [flat_position() for _ in range(n)]
+        decisions, equity, fills = [0] * COUNT, [], []
+        columns = [c.tolist() for c in (line.open, line.high, line.low, line.close, line.signal)]
+        for t in range(whole.rows):
+            if restart:  # what a process that starts again would have: the records, nothing else
+                account = type(account).unpack(type(account).pack([account]))[0]
+                positions = type(positions[0]).unpack(type(positions[0]).pack(positions))
+            buffer = [FillRow() for _ in range(2 * n + 1)]
+            o, h, l, c, s = (column[t * n : (t + 1) * n] for column in columns)  # noqa: E741
+            count = kernel.step(
+                0, n, int(line.open_time[t]), o, h, l, c, s, positions, case.markets, account, rules, buffer, 0, decisions
+            )
+            fills += [(t, *row.as_tuple()[1:]) for row in buffer[:count]]
+            equity.append(account.equity)
+        assert np.array(equity).tobytes() == whole.equity.tobytes(), f"seed {seed}"
+        assert fills == whole.fills.tolist(), f"seed {seed}"
+        assert decisions == whole.decisions.tolist(), f"seed {seed}"
+
+
+def test_money_is_conserved() -> None:
+    """Lesson 1: the sum of cash flows equals the change of equity, and trades add up to it."""
+    for seed in SEEDS:
+        case = Case(seed)
+        series, signals = case.series()
+        line = timeline(series, signals)
+        run = simulate(line, case.markets, make_rules(case.policy, *case.costs), case.balance, engine="compiled")
+        lots = np.array([m.lot for m in case.markets])
+        value = run.fills["qty"] * lots[run.fills["symbol"]] * run.fills["price"]
+        cash = case.balance - value.sum() - run.fills["fee"].sum()
+        assert run.account.cash == pytest.approx(cash, rel=1e-9)
+        held = sum(p.qty * m.lot * p.last_close for p, m in zip(run.positions, case.markets, strict=True))
+        assert run.equity[-1] == pytest.approx(cash + held, rel=1e-9)
+        last_close = np.array([p.last_close for p in run.positions])
+        trades = fold_trades(run.fills, lots, last_close, run.rows - 1)
+        assert trades.pnl.sum() == pytest.approx(run.equity[-1] - case.balance, rel=1e-9, abs=1e-7 * case.balance)
+        assert int(trades.open.sum()) == sum(p.qty != 0 for p in run.positions)
+        assert run.account.cash >= -1e-9 * case.balance
+
+
+def test_a_full_fill_buffer_is_emptied_and_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulation, "PLAIN_FILLS", 1)
+    most = 0
+    for seed in range(40):
+        case = Case(seed)
+        line = timeline(*case.series())
+        rules = make_rules(case.policy, *case.costs)
+        whole = simulate(line, case.markets, rules, case.balance, engine="compiled")
+        most = max(most, len(whole.fills))
+        with monkeypatch.context() as patch:
+            patch.setattr(simulation, "COMPILED_FILLS", 1)
+            compiled = simulate(line, case.markets, rules, case.balance, engine="compiled")
+        plain = simulate(line, case.markets, rules, case.balance, engine="plain")
+        for small in (plain, compiled):
+            assert small.fills.tobytes() == whole.fills.tobytes()
+            assert small.equity.tobytes() == whole.equity.tobytes()
+    assert most > 20
