@@ -36,7 +36,21 @@ def test_bar_by_bar_equals_the_loop(restart: bool) -> None:
             buffer = [FillRow() for _ in range(2 * n + 1)]
             o, h, l, c, s = (column[t * n : (t + 1) * n] for column in columns)  # noqa: E741
             count = kernel.step(
-                0, n, int(line.open_time[t]), o, h, l, c, s, positions, case.markets, account, rules, buffer, 0, decisions
+                0,
+                n,
+                int(line.open_time[t]),
+                o,
+                h,
+                l,
+                c,
+                s,
+                positions,
+                case.markets,
+                account,
+                rules,
+                buffer,
+                0,
+                decisions,
             )
             fills += [(t, *row.as_tuple()[1:]) for row in buffer[:count]]
             equity.append(account.equity)

@@ -38,4 +38,5 @@ def make_rules(policy: Policy, fee_bps: float, slippage_bps: float, *, take_befo
 
 
 def make_market(rules: MarketRules) -> Market:
+    """Market rules in the engine's numbers: base units a lot, quote units a tick, quote."""
     return Market(lot=float(rules.lot), tick=float(rules.tick), min_notional=float(rules.min_notional))
