@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from atb.backtest.request import DEFAULT_DAYS, Request, Span
-from atb.core.errors import DataError, ExchangeUnavailable, UsageError, nearest
+from atb.core.errors import DataError, UsageError, nearest
 from atb.core.timeframe import DAY_MS, align_down, check_timeframe, iso_minute, timeframe_ms
 from atb.core.types import Symbol, symbol_for
 from atb.data.store import CandleStore, SeriesKey, series_key
@@ -191,6 +191,7 @@ class StoreSource:
         self.timeframe = request.timeframe or DEFAULT_TIMEFRAME
         self.key: SeriesKey = series_key(venue, symbol, self.timeframe)
         self._span: tuple[int, int] | None = None
+        self._reachable: bool | None = None
 
     def span(self) -> tuple[int, int]:
         if self._span is None:
@@ -218,11 +219,12 @@ class StoreSource:
         return start, end
 
     def _can_fetch(self) -> bool:
-        if self.request.offline:
-            return False
-        from atb.venue.reachable import reachable
+        """Whether the exchange may be asked and answers; asked once a run."""
+        if self._reachable is None:
+            from atb.venue.reachable import reachable
 
-        return reachable(self.venue, self.around.urls.get(self.venue))
+            self._reachable = not self.request.offline and reachable(self.venue, self.around.urls.get(self.venue))
+        return self._reachable
 
     def read(self, history_bars: int) -> Candles:
         start, end = self.span()
@@ -241,22 +243,21 @@ class StoreSource:
 
     def _fill(self, low: int, high: int) -> None:
         """Fetch a missing range into the store, page by page: what was fetched stays, whatever happens next."""
+        if high <= self.span()[0] and not self._wants_history():
+            return  # only history for the warm-up is missing; the report says that the strategy warms up inside the range
         if self.request.offline:
-            if low < self.span()[0] and high <= self.span()[0]:
-                return  # only history for the warm-up is missing
             raise DataError(
                 f"The store lacks {self.symbol.id} {self.timeframe} from {iso_minute(low)} to {iso_minute(high)}.",
                 "Leave out --offline to fetch it, or give --data FILE.",
             )
         from atb.backtest.download import download
 
-        try:
-            download(self.key, self.symbol, low, high, self.around)
-        except ExchangeUnavailable:
-            if high <= self.span()[0]:
-                self.around.warn(f"{self.venue} does not answer: the strategy warms up inside the range.")
-                return
-            raise
+        download(self.key, self.symbol, low, high, self.around)
+
+    def _wants_history(self) -> bool:
+        """History before a given start is worth asking for; before all that is stored it is not, nor of a dead exchange."""
+        span = self.request.span
+        return (span.start_ms is not None or span.days is not None) and self._can_fetch()
 
     def describe(self) -> str:
         return f"{self.venue} candles, stored under {self.around.store.folder(self.key)}"
