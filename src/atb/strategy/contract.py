@@ -73,6 +73,25 @@ class Strategy:
         return {name: getattr(self, name) for name in self.params}
 
 
+def check_declarations(cls: type[Strategy]) -> None:
+    """UsageError where a strategy's class misses a part, or its parameters or policy are not what they must be."""
+    from atb.core.policy import make_policy
+
+    for part in ("signals", "lookback_bars"):
+        if getattr(cls, part) is getattr(Strategy, part):
+            raise UsageError(f"class {cls.__name__} defines no {part}.", "A working example: atb strategies new my_idea")
+    if not callable(cls.signals):
+        raise UsageError(f"signals of class {cls.__name__} is no method.")
+    for name, declared in cls.params.items():
+        try:
+            _checked(cls.__name__, name, declared, declared.default)
+        except TypeError:
+            raise UsageError(f"the range of parameter {name} is not numbers: {declared.low!r}, {declared.high!r}.") from None
+    if not isinstance(cls.policy, Mapping):
+        raise UsageError(f"policy of class {cls.__name__} must be a dictionary, not {cls.policy!r}.")
+    make_policy(cls.policy, "policy")
+
+
 def _checked(title: str, name: str, declared: Param, value: Any) -> float:
     whole = isinstance(declared.default, int) and not isinstance(declared.default, bool)
     try:
@@ -83,6 +102,6 @@ def _checked(title: str, name: str, declared: Param, value: Any) -> float:
         raise UsageError(f"{title}: {name} must be a whole number, not {value!r}.", declared.help)
     if not declared.low <= number <= declared.high:
         raise UsageError(
-            f"{title}: {name} must be from {declared.low:g} to {declared.high:g}, not {value!r}.", declared.help
+            f"{title}: {name} must be from {declared.low:g} to {declared.high:g}, not {number!r}.", declared.help
         )
     return number

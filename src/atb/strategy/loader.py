@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import sys
@@ -11,8 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from atb.core.errors import AtbError, StrategyError, nearest
-from atb.strategy.contract import Strategy
+from atb.core.errors import AtbError, StrategyError, UsageError, nearest
+from atb.strategy.contract import Strategy, check_declarations
 
 
 class StrategyFile(NamedTuple):
@@ -32,10 +33,11 @@ class LoadedStrategy(NamedTuple):
 
     def make(self, params: Mapping[str, float]) -> Strategy:
         try:
-            return self.cls(**params)
+            with aside():
+                return self.cls(**params)
         except AtbError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise error_in(self.file.path, error, "cannot be set up") from error
 
 
@@ -46,7 +48,7 @@ def find_strategies(user_dirs: Sequence[Path], shipped_dir: Path) -> dict[str, S
         if not shipped and folder.resolve() == shipped_dir.resolve():
             continue
         for path in sorted(folder.glob("*.py")):
-            if not path.name.startswith("_"):
+            if not path.name.startswith("_") and not path.is_dir():
                 found.setdefault(path.stem, StrategyFile(path.stem, path, shipped))
     return found
 
@@ -75,6 +77,10 @@ def load_strategy(name: str, files: Mapping[str, StrategyFile]) -> LoadedStrateg
             "A working example: atb strategies new my_idea",
         )
     cls = own[0]
+    try:
+        check_declarations(cls)
+    except UsageError as error:
+        raise StrategyError(f"{file.path}: {error.what}", error.hint) from None
     cls.name = name
     return LoadedStrategy(file, cls, hashlib.sha256(source).hexdigest())
 
@@ -87,14 +93,20 @@ def _import(path: Path, source: bytes) -> ModuleType:
     module.__file__ = str(path)
     sys.modules[module_name] = module  # dataclasses and pickling look a class's module up here
     try:
-        exec(compile(source, str(path), "exec"), module.__dict__)
-    except Exception as error:
+        with aside():
+            exec(compile(source, str(path), "exec"), module.__dict__)
+    except (Exception, SystemExit) as error:
         del sys.modules[module_name]
         raise error_in(path, error, "cannot be loaded") from error
     return module
 
 
-def error_in(path: Path, error: Exception, what: str) -> StrategyError:
+def aside() -> contextlib.AbstractContextManager[object]:
+    """What a strategy prints goes to stderr: stdout is for our data."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
+def error_in(path: Path, error: BaseException, what: str) -> StrategyError:
     """A StrategyError with the line of `path` that raised `error`."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         text = (error.text or "").strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,18 @@ from atb.core.errors import AtbError, StrategyError
 from atb.core.timeframe import iso_minute
 from atb.engine.candles import Candles, Floats
 from atb.strategy.contract import Strategy
-from atb.strategy.loader import error_in
+from atb.strategy.loader import aside, error_in
 
 
 def compute_signals(strategy: Strategy, candles: Candles) -> Floats:
     """`strategy.signals(candles)`, checked: float64[n] in [-1, 1], NaN only while warming up (or where it is meant)."""
     path = source_path(strategy)
     try:
-        answer = strategy.signals(candles)
+        with aside():
+            answer = strategy.signals(candles)
     except AtbError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise error_in(path, error, "failed in signals()") from error
     signals = _as_floats(answer, len(candles), strategy)
     _check_values(signals, candles, strategy)
@@ -30,10 +32,11 @@ def compute_signals(strategy: Strategy, candles: Candles) -> Floats:
 def lookback_of(strategy: Strategy) -> int:
     """`strategy.lookback_bars`, checked: a whole number of at least 1."""
     try:
-        bars = strategy.lookback_bars
+        with aside():
+            bars = strategy.lookback_bars
     except AtbError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise error_in(source_path(strategy), error, "failed in lookback_bars") from error
     if isinstance(bars, bool) or not isinstance(bars, int | np.integer) or bars < 1:
         raise StrategyError(f"{place(strategy)}: lookback_bars must be a whole number of at least 1, not {bars!r}.")
@@ -41,12 +44,15 @@ def lookback_of(strategy: Strategy) -> int:
 
 
 def source_path(strategy: Strategy) -> Path:
-    return Path(type(strategy).signals.__code__.co_filename)
+    """The file of the strategy's class."""
+    name = type(strategy).__module__
+    return Path(getattr(sys.modules.get(name), "__file__", None) or name)
 
 
 def place(strategy: Strategy) -> str:
     """File and line of the strategy's `signals`."""
-    return f"{source_path(strategy)}, line {type(strategy).signals.__code__.co_firstlineno}"
+    code = getattr(type(strategy).signals, "__code__", None)
+    return f"{source_path(strategy)}, line {code.co_firstlineno}" if code else str(source_path(strategy))
 
 
 def _as_floats(answer: object, n: int, strategy: Strategy) -> Floats:
