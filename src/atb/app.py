@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from atb.core.errors import UsageError
 from atb.core.timeframe import SystemClock
 from atb.settings import Settings, load_settings
 
@@ -48,6 +49,8 @@ class App:
     def attach_model(self, strategy: Strategy, symbol: str, timeframe: str, as_of_ms: int, version: str | None) -> None:
         """Give a strategy that asks for one the model for this symbol, timeframe and time."""
         if strategy.model_kind is None:
+            if version is not None:
+                raise UsageError(f"{strategy.title()} has no model, so --model-version {version} means nothing.")
             return
         from atb.strategy.model import load_model
         from atb.strategy.model_registry import resolve_model
@@ -58,8 +61,7 @@ class App:
     def market_rules(self, source: Source) -> MarketRules:
         from atb.venue.market_rules import rules_for
 
-        venue = "coinbase" if source.venue == "coinbase" else "binance"
-        return rules_for(venue, source.symbol, self.settings.market_rules)
+        return rules_for(source.rules_venue, source.symbol, self.settings.market_rules)
 
     def surroundings(self, warn: Say, progress: Progress) -> Surroundings:
         from atb.backtest.sources import Surroundings

@@ -14,10 +14,13 @@ from atb.engine.candles import Candles, Floats
 if TYPE_CHECKING:
     from atb.backtest.sources import Surroundings
 
+ATTEMPTS = 4  # for each request
 PAGES_PER_PART = 25  # what an interruption can cost at most; a part a page would leave thousands of small files
 
 
-def download(key: SeriesKey, symbol: Symbol, start_ms: int, end_ms: int, around: Surroundings) -> int:
+def download(
+    key: SeriesKey, symbol: Symbol, start_ms: int, end_ms: int, around: Surroundings, attempts: int = ATTEMPTS
+) -> int:
     """Store the closed candles that open in [start_ms, end_ms); returns how many there were.
 
     Parts are written as pages come in, so that an interrupted download goes on where it stopped.
@@ -28,8 +31,9 @@ def download(key: SeriesKey, symbol: Symbol, start_ms: int, end_ms: int, around:
     title = f"{key.venue} {key.symbol} {key.timeframe}"
     around.progress(title, 0.0)
     parts = _Parts(key, around.store, start_ms)
+    url = around.urls.get(key.venue)
     source = fetch_candles(
-        key.venue, symbol, key.timeframe, start_ms, end_ms, base_url=around.urls.get(key.venue), now_ms=lambda: now
+        key.venue, symbol, key.timeframe, start_ms, end_ms, base_url=url, now_ms=lambda: now, attempts=attempts
     )
     try:
         for page in source:

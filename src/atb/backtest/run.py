@@ -85,7 +85,12 @@ def run_backtest(request: Request, desk: Desk) -> BacktestResult:
     curve = Curve(line.open_time[: run.rows], run.equity, request.initial_balance, length_ms)
     market = market_curve(line, run.rows, request.initial_balance)
     models = [_model_facts(p) for p in prepared if p.strategy.model is not None]
-    segments = _segments(curve, market, run, trades, line, markets, models)
+    simulated = any(source.simulated for source in sources)
+    if simulated and models:
+        notes.append(
+            "The model was trained on real candles; what it does on simulated ones says nothing about its worth."
+        )
+    segments = _segments(curve, market, run, trades, line, markets, [] if simulated else models)
     clock.lap("statistics")
     return BacktestResult(
         strategy=_strategy_facts(desk.loaded, prepared[0].strategy),
@@ -144,9 +149,10 @@ def _prepare(source: Source, request: Request, desk: Desk, policy: Policy, clock
     lookback = lookback_of(strategy)
     candles = source.read(lookback - 1)
     first = int(np.searchsorted(candles.open_time, start))
-    if len(candles) - first < 1 or len(candles) <= lookback:
+    if first == len(candles) or len(candles) <= lookback:
         raise DataError(
-            f"{source.symbol.id}: {len(candles)} candles, but {desk.loaded.file.name} looks back {lookback}.",
+            f"{source.symbol.id}: {len(candles) - first} candles in the range and {first} before it are too few: "
+            f"{desk.loaded.file.name} looks back {lookback} and needs one more to fill at.",
             "Use a longer range or a file with more history.",
         )
     clock.lap("load")

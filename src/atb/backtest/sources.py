@@ -23,6 +23,8 @@ Report = Callable[[str], None]
 Progress = Callable[[str, float], None]  # what is being done, share done
 
 DEFAULT_TIMEFRAME = "1h"
+LONGEST_DAYS = 36_500
+MOST_SIMULATED = 100_000_000  # candles: 5 GB of columns
 
 
 class Surroundings(NamedTuple):
@@ -39,7 +41,8 @@ class Source(Protocol):
     """One symbol's candles."""
 
     symbol: Symbol
-    venue: str
+    venue: str  # where the candles are from
+    rules_venue: str  # whose market rules apply
     timeframe: str
     simulated: bool
 
@@ -62,9 +65,9 @@ def open_sources(request: Request, around: Surroundings) -> list[Source]:
     if doubled:
         raise UsageError(f"--symbol {', '.join(sorted(doubled))} was given more than once.")
     if request.data:
-        return _align([FileSource(s, p, request) for s, p in zip(symbols, request.data, strict=True)])
+        return _align([FileSource(s, venue, p, request) for s, p in zip(symbols, request.data, strict=True)])
     if request.provider == "simulated":
-        return [SimulatedSource(s, request) for s in symbols]
+        return [SimulatedSource(s, venue, request) for s in symbols]
     return _align([StoreSource(s, venue, request, around) for s in symbols])
 
 
@@ -81,14 +84,19 @@ def _check(request: Request) -> None:
         raise UsageError("--data and --provider simulated exclude each other.", "Leave one of them out.")
     if request.data and len(request.data) != len(request.symbols):
         raise UsageError(
-            f"{len(request.symbols)} symbols but {len(request.data)} data files.",
+            f"--symbol was given {len(request.symbols)} times, --data {len(request.data)} times.",
             "Give one --data for each --symbol, in order.",
         )
-    span = request.span
-    if span.days is not None and span.days <= 0:
-        raise UsageError(f"--days {span.days:g} must be above 0.")
+    _check_span(request.span)
+
+
+def _check_span(span: Span) -> None:
+    if span.days is not None and not 0 < span.days <= LONGEST_DAYS:
+        raise UsageError(f"--days (or --years) must be above 0 and at most {LONGEST_DAYS} days, not {span.days:g}.")
     if span.days is not None and span.start_ms is not None:
-        raise UsageError("--days and --start exclude each other.", "Use --start with --end, or --days with --end.")
+        raise UsageError(
+            "--days (or --years) and --start exclude each other.", "Use --start with --end, or --days with --end."
+        )
     if span.start_ms is not None and span.end_ms is not None and span.start_ms >= span.end_ms:
         raise UsageError(
             f"--start {iso_minute(span.start_ms)} is not before --end {iso_minute(span.end_ms)}.",
@@ -126,10 +134,10 @@ class FileSource:
     simulated = False
     venue = "file"
 
-    def __init__(self, symbol: Symbol, path: Path, request: Request) -> None:
+    def __init__(self, symbol: Symbol, rules_venue: str, path: Path, request: Request) -> None:
         from atb.data.files import load_file
 
-        self.symbol, self.path, self.request = symbol, path, request
+        self.symbol, self.rules_venue, self.path, self.request = symbol, rules_venue, path, request
         self.candles = load_file(path, symbol.id, request.timeframe)
         self.timeframe = self.candles.timeframe
 
@@ -153,8 +161,8 @@ class SimulatedSource:
     simulated = True
     venue = "simulated"
 
-    def __init__(self, symbol: Symbol, request: Request) -> None:
-        self.symbol, self.request = symbol, request
+    def __init__(self, symbol: Symbol, rules_venue: str, request: Request) -> None:
+        self.symbol, self.rules_venue, self.request = symbol, rules_venue, request
         self.timeframe = request.timeframe or DEFAULT_TIMEFRAME
 
     def span(self) -> tuple[int, int]:
@@ -168,6 +176,10 @@ class SimulatedSource:
         else:
             start = align_down(SIMULATED_START_MS if span.start_ms is None else span.start_ms, self.timeframe)
         end = align_down(start + days if span.end_ms is None else span.end_ms, self.timeframe)
+        if (end - start) // length > MOST_SIMULATED:
+            raise UsageError(
+                f"More than {MOST_SIMULATED:,} simulated candles.", "Ask for fewer days or a longer timeframe."
+            )
         return start, max(end, start + length)
 
     def read(self, history_bars: int) -> Candles:
@@ -187,7 +199,7 @@ class StoreSource:
     simulated = False
 
     def __init__(self, symbol: Symbol, venue: str, request: Request, around: Surroundings) -> None:
-        self.symbol, self.venue, self.request, self.around = symbol, venue, request, around
+        self.symbol, self.venue, self.rules_venue, self.request, self.around = symbol, venue, venue, request, around
         self.timeframe = request.timeframe or DEFAULT_TIMEFRAME
         self.key: SeriesKey = series_key(venue, symbol, self.timeframe)
         self._span: tuple[int, int] | None = None
@@ -204,19 +216,23 @@ class StoreSource:
         now = align_down(self.around.now_ms(), self.timeframe)
         stored = self._stored_end()
         if span.start_ms is None and span.days is None and stored is not None:
-            return clip_span(span, self._stored_start(), stored, self._stored_name())
+            start, end = clip_span(span, self._stored_start(), stored, self._stored_name())
+            if span.end_ms is None and end < now:
+                self._tell(f"ends with the last stored candle, {iso_minute(end)}; --days N asks for newer ones")
+            return start, end
         end = now if span.end_ms is None else min(span.end_ms, now)
         if span.end_ms is None and stored is not None and stored < now and not self._can_fetch():
-            self.around.warn(
-                f"{self.venue} is not asked or does not answer: {self.symbol.id} ends with the last stored candle, "
-                f"{iso_minute(stored)}."
-            )
+            who = "is not asked" if self.request.offline else "does not answer"
+            self._tell(f"ends with the last stored candle, {iso_minute(stored)}: {self.venue} {who}")
             end = stored
         days = round((span.days or DEFAULT_DAYS) * DAY_MS)
-        start = end - days if span.start_ms is None else span.start_ms
+        start = max(0, end - days) if span.start_ms is None else span.start_ms
         if start >= end:
-            raise UsageError(f"--start {iso_minute(start)} is not before {iso_minute(end)}, where the candles end.")
+            raise DataError(f"--start {iso_minute(start)} is not before {iso_minute(end)}, where the candles end.")
         return start, end
+
+    def _tell(self, text: str) -> None:
+        self.around.warn(f"{self.symbol.id} {text}.")
 
     def _can_fetch(self) -> bool:
         """Whether the exchange may be asked and answers; asked once a run."""
@@ -228,8 +244,7 @@ class StoreSource:
 
     def read(self, history_bars: int) -> Candles:
         start, end = self.span()
-        start -= history_bars * timeframe_ms(self.timeframe)
-        start = align_down(start, self.timeframe)
+        start = max(0, align_down(start - history_bars * timeframe_ms(self.timeframe), self.timeframe))
         for low, high in self.around.store.missing_ranges(self.key, start, end):
             self._fill(low, high)
         candles = self.around.store.read(self.key, start, end)
@@ -248,11 +263,12 @@ class StoreSource:
         if self.request.offline:
             raise DataError(
                 f"The store lacks {self.symbol.id} {self.timeframe} from {iso_minute(low)} to {iso_minute(high)}.",
-                "Leave out --offline to fetch it, or give --data FILE.",
+                "Leave out --offline to fetch it, or give --data FILE. What there is: atb data list",
             )
-        from atb.backtest.download import download
+        from atb.backtest.download import ATTEMPTS, download
 
-        download(self.key, self.symbol, low, high, self.around)
+        # Where nobody answers a ping, one attempt tells why; the usual patience would take most of a minute.
+        download(self.key, self.symbol, low, high, self.around, ATTEMPTS if self._can_fetch() else 1)
 
     def _wants_history(self) -> bool:
         """History before a given start is worth asking for; before all that is stored it is not, nor of a dead exchange."""

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 _KINDS: dict[Any, str] = {str: "text", Path: "a path", int: "a whole number", float: "a number", bool: "a flag"}
+_METAVARS: dict[Any, str] = {str: "TEXT", Path: "PATH", int: "N", float: "NUMBER"}
 
 
 class _Lean:
@@ -24,6 +25,19 @@ class _Lean:
             _lighten(param)
         return params
 
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments, then the options under the headings of their panels, which Typer shows with Rich only."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                plain = "Arguments" if param.param_type_name == "argument" else "Options"
+                sections.setdefault(getattr(param, "rich_help_panel", None) or plain, []).append(record)
+        for heading, records in sections.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
 
 class LeanCommand(_Lean, TyperCommand):
     """A Typer command that converts its plain options itself; use as `app.command(cls=LeanCommand)`."""
@@ -31,6 +45,10 @@ class LeanCommand(_Lean, TyperCommand):
 
 class LeanGroup(_Lean, TyperGroup):
     """The same for a group's own options; use as `typer.Typer(cls=LeanGroup)`."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
 
 
 def _lighten(param: Any) -> None:
@@ -40,6 +58,8 @@ def _lighten(param: Any) -> None:
     # Another Typer, without this attribute, keeps its own way of converting.
     if kind in _KINDS and hasattr(param, "_runtime_param"):
         param._runtime_param = PlainParam(kind, many)  # type: ignore[arg-type]
+        if param.metavar is None and kind is not bool:
+            param.metavar = param.name.upper() if param.param_type_name == "argument" else _METAVARS[kind]
 
 
 class PlainParam:

@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any, Never
 
 import typer
 
 import atb
 from atb.cli import backtest, data, models, strategies
 from atb.cli.lean import LeanGroup
-from atb.core.errors import AtbError
+from atb.core.errors import AtbError, DataError, Interrupted
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what Ctrl-C cleans up, it cleans up too."""
+
+
+class ReaderLeft(Exception):
+    """`atb ... | head`: the reader has seen enough."""
+
+
+class Root(LeanGroup):
+    """Sees Ctrl-C, a closed pipe and a full disk before Typer does, which has no words for them."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Terminated:
+            raise
+        except KeyboardInterrupt:
+            raise Interrupted("Interrupted.") from None
+        except BrokenPipeError:
+            raise ReaderLeft from None
+        except OSError as error:
+            place = error.filename or "The output"
+            raise DataError(f"{place} cannot be read or written: {error.strerror or error}.") from None
+
 
 app = typer.Typer(
-    cls=LeanGroup,
+    cls=Root,
     name="atb",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -53,17 +82,35 @@ app.add_typer(models.app, name="models")
 
 def main() -> None:
     """Run the command line; every foreseen failure ends with its own exit code and no traceback."""
+    _prepare()
     try:
         app()
     except AtbError as error:
+        _silence_stdout()
         _print_error(error.what, error.hint)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _print_error("Interrupted.", "")
-        sys.exit(130)
-    except BrokenPipeError:  # `atb ... | head`: the reader has seen enough
+    except Terminated:
+        _print_error("Terminated.", "")
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)  # so that whoever sent it sees that it worked
+    except ReaderLeft:
         _silence_stdout()
         sys.exit(0)
+
+
+def _prepare() -> None:
+    """Make SIGTERM an exception, and standard streams that are closed or cannot show a character no reason to fail."""
+    signal.signal(signal.SIGTERM, _terminate)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - as long as the process
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _terminate(*_: object) -> Never:
+    raise Terminated
 
 
 def _print_error(what: str, hint: str) -> None:
@@ -74,7 +121,8 @@ def _print_error(what: str, hint: str) -> None:
 
 
 def _silence_stdout() -> None:
-    """Keep the interpreter from complaining about the closed pipe when it flushes at exit."""
-    import os
-
+    """What could not be written is not tried again at exit, where the interpreter would complain."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        return
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -134,22 +134,41 @@ def check(
     strategy = loaded.make(parse_params(param or []))
     series = _series(data, symbol_for("binance", symbol).id, timeframe, candles)
     app_.attach_model(strategy, series.symbol, series.timeframe, int(series.open_time[-1]), None)
+    _refuse_too_few(strategy, len(series))
     progress = ProgressLine()
-    report = check_fully(
-        strategy, series, exact=loaded.file.shipped, lag_is_fatal=loaded.file.shipped,
-        on_progress=lambda done, total: progress("checking candles", done / total),
-    )  # fmt: skip
-    progress.close()
+    try:
+        report = check_fully(
+            strategy, series, exact=loaded.file.shipped, lag_is_fatal=loaded.file.shipped,
+            on_progress=lambda done, total: progress("checking candles", (done or 1) / total),
+        )  # fmt: skip
+    finally:
+        progress.close()
     _print_gate(strategy, report, json)
     if not report.passed:
         raise typer.Exit(10)
 
 
+def _refuse_too_few(strategy: Strategy, count: int) -> None:
+    from atb.core.errors import DataError
+    from atb.strategy.signals import lookback_of
+
+    lookback = lookback_of(strategy)
+    if count < lookback + 2:
+        raise DataError(
+            f"{count} candles are too few to check {strategy.title()}, which looks back {lookback}.",
+            f"Give it {lookback + 2} or more.",
+        )
+
+
 def _series(data: Path | None, symbol: str, timeframe: str | None, count: int) -> Candles:
+    from atb.core.errors import UsageError
+
+    if count < 0:
+        raise UsageError(f"--candles must be 0 or more, not {count}.")
     if data is None:
         from atb.venue.simulated import SIMULATED_START_MS, simulate_candles
 
-        return simulate_candles(symbol, timeframe or "1h", SIMULATED_START_MS, min(count or 5000, 5000), 7)
+        return simulate_candles(symbol, timeframe or "1h", SIMULATED_START_MS, min(count or 5000, 5000), seed=7)
     from atb.data.files import load_file
 
     series = load_file(data, symbol, timeframe)
@@ -175,11 +194,15 @@ def _print_gate(strategy: Strategy, report: GateReport, json: bool) -> None:
 
 @app.command("new", cls=LeanCommand, help="Write ./strategies/NAME.py, a working strategy to start from.")
 def new(name: Name) -> None:
+    import keyword
+
+    from atb.app import App
     from atb.core.errors import DataError, UsageError
 
-    if not name.isidentifier() or name.startswith("_"):
+    if not name.isidentifier() or name.startswith("_") or keyword.iskeyword(name):
         raise UsageError(f"'{name}' cannot be a strategy's name.", "Letters, digits and underscores, as in my_idea.")
     path = Path("strategies") / f"{name}.py"
+    shipped = name in App().strategies()
     text = TEMPLATE.format(cls="".join(part.capitalize() for part in name.split("_")))
     try:
         path.parent.mkdir(exist_ok=True)
@@ -190,4 +213,6 @@ def new(name: Name) -> None:
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}.") from None
     typer.echo(f"Wrote {path}", err=True)
+    if shipped:
+        typer.echo(f"From this folder it is used instead of the {name} that comes with atb.", err=True)
     typer.echo(f"Try it: atb backtest {name} --symbol BTCUSDT --provider simulated", err=True)

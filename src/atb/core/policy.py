@@ -16,6 +16,7 @@ PartialExits = tuple[tuple[float, float], ...]
 SIZINGS = ("fraction", "risk", "confidence")
 NEUTRALS = ("hold", "flat")
 MAX_PARTIAL_EXITS = 3
+FLAGS = "flags"  # the origin of values from the command line: their errors name the flag
 
 
 class Field(NamedTuple):
@@ -141,7 +142,7 @@ def effective_policy(
     """
     own_policy = make_policy(own or {}, "the strategy's policy")
     # Each source is checked by itself first, so that an error names where the value came from.
-    asked = {k: _check(k, v, file_name) for k, v in file.items()} | {k: _check(k, v, "flags") for k, v in flags.items()}
+    asked = {k: _check(k, v, file_name) for k, v in file.items()} | {k: _check(k, v, FLAGS) for k, v in flags.items()}
     notes = []
     for name in LIMITS:
         if name in asked and name in (own or {}):
@@ -150,7 +151,7 @@ def effective_policy(
                 flag = BY_NAME[name].flag
                 notes.append(f"{flag} {asked[name]} is looser than the strategy's own {kept}; {kept} stays in force.")
             asked[name] = kept
-    return make_policy({**(own or {}), **asked}, "flags and file"), notes
+    return make_policy({**(own or {}), **asked}, "the policy in force"), notes
 
 
 def load_policy(path: str) -> dict[str, Any]:
@@ -166,11 +167,20 @@ def load_policy(path: str) -> dict[str, Any]:
         raise UsageError(f"Policy file {path} cannot be read: {error}.") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"Policy file {path} is not TOML: {error}.") from None
-    values = data.get("policy", data)
-    for name in values:
-        if name not in BY_NAME:
-            raise UsageError(f"{path}: unknown field '{name}'.", nearest(name, list(BY_NAME)))
-    return dict(values)
+    return {name: _check(name, value, path) for name, value in _table(data, path).items()}
+
+
+def _table(data: dict[str, Any], path: str) -> dict[str, Any]:
+    """The fields of a policy file: what [policy] holds, else all of it."""
+    if "policy" not in data:
+        return data
+    stray = [name for name in data if name in BY_NAME]
+    if stray:
+        raise UsageError(f"{path}: {stray[0]} stands outside [policy].", "Put all fields under [policy], or none.")
+    values = data["policy"]
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: [policy] must be a table of fields, not {values!r}.")
+    return values
 
 
 def parse_partial_exits(texts: list[str], origin: str = "--partial-exits") -> PartialExits:
@@ -188,45 +198,46 @@ def parse_partial_exits(texts: list[str], origin: str = "--partial-exits") -> Pa
 def _check(name: str, value: Any, origin: str) -> Any:
     field = BY_NAME.get(name)
     if field is None:
-        raise UsageError(f"{origin}: unknown field '{name}'.", nearest(name, list(BY_NAME)))
+        raise UsageError(f"{origin}: unknown field '{name}'.", nearest(str(name), list(BY_NAME)))
+    place = field.flag if origin == FLAGS else f"{origin}: {name}"
     if name == "partial_exits":
-        return _check_partial_exits(value, origin)
+        return _check_partial_exits(value, place)
     if name in _CHOICES:
-        return _check_choice(name, value, origin)
+        return _check_choice(name, value, place)
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
     if number is None or not field.low <= number <= field.high:
         low, high = f"{field.low:g}", f"{field.high:g}"
-        raise UsageError(f"{origin}: {field.flag} must be a number from {low} to {high}, not {value!r}.", field.help)
+        raise UsageError(f"{place} must be a number from {low} to {high}, not {value!r}.", field.help)
     if name in _COUNTS:
         if number != int(number):
-            raise UsageError(f"{origin}: {field.flag} must be a whole number, not {value!r}.", field.help)
+            raise UsageError(f"{place} must be a whole number, not {value!r}.", field.help)
         return int(number)
     return float(number)
 
 
-def _check_choice(name: str, value: Any, origin: str) -> str:
+def _check_choice(name: str, value: Any, place: str) -> str:
     if name == "direction" and value in ("short", "both"):
         raise UsageError(
-            f"{origin}: a short was asked for (direction {value}); atb trades spot, which is long only.",
-            "Perpetuals will come later; use --direction long.",
+            f"{place} {value}: a short was asked for; atb trades spot, which is long only.",
+            "Perpetuals will come later; use direction long.",
         )
     if value not in _CHOICES[name]:
-        raise UsageError(f"{origin}: {BY_NAME[name].flag} must be one of {', '.join(_CHOICES[name])}, not {value!r}.")
+        raise UsageError(f"{place} must be {' or '.join(_CHOICES[name])}, not {value!r}.", BY_NAME[name].help)
     return str(value)
 
 
-def _check_partial_exits(value: Any, origin: str) -> PartialExits:
-    if value and isinstance(value[0], str):
-        value = parse_partial_exits(list(value), origin)
+def _check_partial_exits(value: Any, place: str) -> PartialExits:
     try:
+        if value and isinstance(value[0], str):
+            value = parse_partial_exits(list(value), place)
         levels = tuple((float(gain), float(share)) for gain, share in value)
-    except (TypeError, ValueError):
-        raise UsageError(f"{origin}: partial_exits must be pairs of gain and share, not {value!r}.") from None
+    except (TypeError, ValueError, LookupError):
+        raise UsageError(f"{place} must be pairs of gain and share, not {value!r}.", "As in [[0.05, 0.5]].") from None
     gains = [gain for gain, _ in levels]
     if len(levels) > MAX_PARTIAL_EXITS or gains != sorted(set(gains)) or any(not 0 < g <= 1e6 for g in gains):
-        raise UsageError(f"{origin}: partial_exits takes up to {MAX_PARTIAL_EXITS} levels with rising gains above 0.")
+        raise UsageError(f"{place} takes up to {MAX_PARTIAL_EXITS} levels with rising gains above 0.")
     if any(not 0 < share <= 1 for _, share in levels) or sum(share for _, share in levels) > 1 + 1e-9:
-        raise UsageError(f"{origin}: the shares of partial_exits must be above 0 and add up to at most 1.")
+        raise UsageError(f"{place}: the shares must be above 0 and add up to at most 1.")
     return levels
 
 

@@ -16,6 +16,7 @@ _UNIT_MS = {"s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * 
 
 TIMEFRAMES = ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")  # fmt: skip
 WEEK_ANCHOR_MS = 4 * DAY_MS  # 1970-01-05, a Monday: weeks open on Mondays
+LATEST_MS = 7_258_118_400_000  # 2200-01-01: a later time is a mistake in its unit or its digits
 
 
 def check_timeframe(timeframe: str) -> str:
@@ -48,7 +49,10 @@ def parse_time_ms(text: str, option: str) -> int:
         raise UsageError(f"{option} '{text}' is not a date.", "Write 2024-01-31 or 2024-01-31T12:00.") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=dt.UTC)
-    return round(moment.timestamp() * 1000)
+    time_ms = round(moment.timestamp() * 1000)
+    if not 0 <= time_ms < LATEST_MS:
+        raise UsageError(f"{option} '{text}' is not in the years 1970 to 2199.")
+    return time_ms
 
 
 def iso(time_ms: int) -> str:

@@ -6,6 +6,7 @@ is the exchange's own, and what no part covers has not been asked for. Any Parqu
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -123,16 +124,18 @@ class CandleStore:
         temporary = folder / f".{path.name}.{os.getpid()}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table, temporary, compression="zstd")
+            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise DataError(
                 f"Candles cannot be stored in {folder}: {error.strerror or error}.",
                 "Free some space, or point ATB_HOME at a folder that can be written.",
             ) from None
+        finally:
+            with contextlib.suppress(OSError):  # also after Ctrl-C; once it has its name there is nothing to remove
+                temporary.unlink()
         return path
 
 
@@ -149,9 +152,9 @@ def _read_part(path: Path) -> list[npt.NDArray[Any]]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read(columns=["open_time", *COLUMNS])
-    except (pa.ArrowInvalid, OSError) as error:
-        first = str(error).split("\n")[0]
-        raise DataError(f"{path} is damaged: {first}.", f"Remove it; it is fetched again: rm '{path}'") from None
-    return [times_ms(table.column("open_time")), *(numbers(table.column(name)) for name in COLUMNS)]
+        return [times_ms(table.column("open_time")), *(numbers(table.column(name)) for name in COLUMNS)]
+    except (pa.ArrowException, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        said = str(error).split("\n")[0].rstrip(".")
+        raise DataError(f"{path} is damaged: {said}.", f"Remove it; it is fetched again: rm '{path}'") from None

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from atb.core.errors import DataError
-from atb.core.timeframe import TIMEFRAMES, iso, timeframe_ms
+from atb.core.timeframe import LATEST_MS, TIMEFRAMES, iso, timeframe_ms
 from atb.engine.candles import Candles, Ints
 
-ROWS_BEFORE_DATA = 2  # a file's first candle is line 2, below the header
+EARLIEST_MS = 315_532_800_000  # 1980-01-01: an earlier time is a mistake in its unit, or a row number
+LARGEST = 1e18  # of prices and volumes: beyond it sums lose their meaning
+
+Where = Callable[[int], str]  # says where candle i (from 0) stands in its file: "line 6"
+
+
+def row_number(index: int) -> str:
+    """Where a candle stands in what has no lines: rows counted from 1."""
+    return f"row {index + 1}"
 
 
 class Gap(NamedTuple):
@@ -33,7 +42,7 @@ class Quality(NamedTuple):
     zero_volume: int
 
 
-def check_candles(candles: Candles, origin: str) -> None:
+def check_candles(candles: Candles, origin: str, where: Where = row_number) -> None:
     """Refuse (DataError) what is not a series of candles; `origin` names the file or provider in the message.
 
     Checked: at least one candle; times rising, unique and on the timeframe's grid; every number finite; prices above 0,
@@ -41,29 +50,41 @@ def check_candles(candles: Candles, origin: str) -> None:
     """
     if len(candles) == 0:
         raise DataError(f"{origin} holds no candles.")
-    _check_times(candles, origin)
+    check_order(candles.open_time, origin, where)
+    _check_grid(candles, origin, where)
+    refuse = _Refusal(candles, origin, where)
     for name in ("open", "high", "low", "close", "volume"):
         column = getattr(candles, name)
-        _refuse(~np.isfinite(column), candles, origin, name, "is not a number")
+        refuse(~np.isfinite(column), name, "is not a number")
         if name == "volume":
-            _refuse(column < 0, candles, origin, name, "is negative")
+            refuse(column < 0, name, "is negative")
         else:
-            _refuse(column <= 0, candles, origin, name, "is not above 0")
-    highest = np.maximum(candles.open, candles.close)
-    lowest = np.minimum(candles.open, candles.close)
-    _refuse(candles.high < highest, candles, origin, "high", "is below open or close")
-    _refuse(candles.low > lowest, candles, origin, "low", "is above open or close")
+            refuse(column <= 0, name, "is not above 0")
+        refuse(column > LARGEST, name, "is too large")
+    refuse(candles.high < np.maximum(candles.open, candles.close), "high", "is below open or close")
+    refuse(candles.low > np.minimum(candles.open, candles.close), "low", "is above open or close")
 
 
-def _check_times(candles: Candles, origin: str) -> None:
-    step = np.diff(candles.open_time)
+def check_order(open_time: Ints, origin: str, where: Where = row_number) -> None:
+    """Refuse open times that are not in the years 1980 to 2199, or not rising."""
+    wrong = (open_time < EARLIEST_MS) | (open_time >= LATEST_MS)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(
+            f"{origin}: column open_time, {where(row)}: {open_time[row]} ms since 1970 is not in the years 1980 to 2199.",
+            "open_time is the open of the candle in UTC.",
+        )
+    step = np.diff(open_time)
     for fault, what in ((step == 0, "repeats the one before it"), (step < 0, "is earlier than the one before it")):
         if fault.any():
             row = int(np.argmax(fault)) + 1
             raise DataError(
-                f"{origin}: column open_time, row {row + ROWS_BEFORE_DATA}: {iso(candles.open_time[row])} {what}.",
+                f"{origin}: column open_time, {where(row)}: {iso(int(open_time[row]))} {what}.",
                 "Sort the file by open_time and remove duplicates.",
             )
+
+
+def _check_grid(candles: Candles, origin: str, where: Where) -> None:
     length = timeframe_ms(candles.timeframe)
     anchor = candles.open_time[0] % length
     if length <= timeframe_ms("1d"):
@@ -72,20 +93,28 @@ def _check_times(candles: Candles, origin: str) -> None:
     if off.any():
         row = int(np.argmax(off))
         raise DataError(
-            f"{origin}: column open_time, row {row + ROWS_BEFORE_DATA}: {iso(candles.open_time[row])} is not on the "
+            f"{origin}: column open_time, {where(row)}: {iso(int(candles.open_time[row]))} is not on the "
             f"{candles.timeframe} grid.",
             "Check --timeframe; open_time is the open of the candle in UTC.",
         )
 
 
-def _refuse(fault: npt.NDArray[np.bool_], candles: Candles, origin: str, column: str, what: str) -> None:
-    if fault.any():
-        row = int(np.argmax(fault))
-        value = getattr(candles, column)[row]
+class _Refusal:
+    """Raises for the first candle with a fault."""
+
+    def __init__(self, candles: Candles, origin: str, where: Where) -> None:
+        self.candles, self.origin, self.where = candles, origin, where
+
+    def __call__(self, fault: npt.NDArray[np.bool_], column: str, what: str) -> None:
+        if not fault.any():
+            return
+        row, count = int(np.argmax(fault)), int(fault.sum())
+        value = getattr(self.candles, column)[row]
+        more = f" ({count} such candles)" if count > 1 else ""
         raise DataError(
-            f"{origin}: column {column}, row {row + ROWS_BEFORE_DATA} ({iso(candles.open_time[row])}): "
-            f"{value:g} {what} ({int(fault.sum())} such rows).",
-            "Correct or remove these rows.",
+            f"{self.origin}: column {column}, {self.where(row)} ({iso(int(self.candles.open_time[row]))}): "
+            f"{value:g} {what}{more}.",
+            "Correct or remove these candles." if count > 1 else "Correct or remove this candle.",
         )
 
 
@@ -112,7 +141,11 @@ def infer_timeframe(open_time: Ints) -> str | None:
     """The timeframe whose length is the commonest step between candles; None if it is none of them."""
     if len(open_time) < 2:
         return None
-    steps, counts = np.unique(np.diff(open_time), return_counts=True)
-    commonest = int(steps[np.argmax(counts)])
     lengths = {timeframe_ms(name): name for name in TIMEFRAMES if name != "1M"}
-    return lengths.get(commonest)
+    return lengths.get(commonest_step(open_time))
+
+
+def commonest_step(open_time: Ints) -> int:
+    """The commonest distance, ms, between candles that follow each other; the shortest of several."""
+    steps, counts = np.unique(np.diff(open_time), return_counts=True)
+    return int(steps[np.argmax(counts)])
