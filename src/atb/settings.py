@@ -53,24 +53,31 @@ def load_settings() -> Settings:
 
 def _folder(env: Mapping[str, str], name: str, default: Path) -> Path:
     value = env.get(name)
-    return Path(value).expanduser().absolute() if value else default
+    return _expanded(Path(value), name).absolute() if value else _expanded(default, name)
+
+
+def _expanded(path: Path, name: str) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:  # no home folder, or none of that user
+        raise UsageError(f"{path} names no folder.", f"Set {name} to one.") from None
 
 
 def _data_home(env: Mapping[str, str]) -> Path:
     """The platform's folder for a program's data (XDG, macOS Application Support, Windows local app data)."""
     if sys.platform == "darwin":
-        return Path("~/Library/Application Support/atb").expanduser()
+        return Path("~/Library/Application Support/atb")
     if sys.platform == "win32":
-        return Path(env.get("LOCALAPPDATA", "~")).expanduser() / "atb"
-    return Path(env.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "atb"
+        return Path(env.get("LOCALAPPDATA", "~")) / "atb"
+    return Path(env.get("XDG_DATA_HOME") or "~/.local/share") / "atb"
 
 
 def _cache_home(env: Mapping[str, str]) -> Path:
     if sys.platform == "darwin":
-        return Path("~/Library/Caches/atb").expanduser()
+        return Path("~/Library/Caches/atb")
     if sys.platform == "win32":
-        return Path(env.get("LOCALAPPDATA", "~")).expanduser() / "atb" / "cache"
-    return Path(env.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "atb"
+        return Path(env.get("LOCALAPPDATA", "~")) / "atb" / "cache"
+    return Path(env.get("XDG_CACHE_HOME") or "~/.cache") / "atb"
 
 
 def _shipped(name: str) -> Path:
@@ -85,7 +92,8 @@ def _urls(env: Mapping[str, str]) -> dict[str, str]:
         name = f"ATB_{venue.upper()}_API_URL"
         value = env.get(name, "").rstrip("/")
         if value:
-            if not value.startswith(("http://", "https://")):
+            scheme, _, host = value.partition("://")
+            if scheme not in ("http", "https") or not host:
                 raise UsageError(f"{name}='{value}' is not a URL.", "Write the root, such as http://127.0.0.1:9000")
             urls[venue] = value
     return urls
@@ -96,4 +104,7 @@ def _read_dotenv(path: Path) -> dict[str, str]:
         return {}
     from dotenv import dotenv_values
 
-    return {name: value for name, value in dotenv_values(path).items() if value is not None}
+    try:
+        return {name: value for name, value in dotenv_values(path).items() if value is not None}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The settings file {path.absolute()} cannot be read: {error}.") from None

@@ -23,10 +23,11 @@ limits that the strategy brings can only be tightened. Percentages are fractions
 \b
 Examples:
   atb backtest ml_basic --symbol BTCUSDT --timeframe 1h --days 365
-  atb backtest ml_basic --symbol BTCUSDT --symbol ETHUSDT --start 2024-01-01 --end 2025-01-01
-  atb backtest my_idea --data candles.parquet --symbol BTCUSDT -p fast=10 --export report
-  atb backtest sma_cross --symbol BTCUSDT --provider simulated --stop-loss 0.03 --trailing-stop 0.05
-  atb backtest donchian_trend --symbol BTCUSDT --days 365 --json > result.json
+  atb backtest ml_basic --symbol BTCUSDT --symbol ETHUSDT --start 2024-01-01
+  atb backtest my_idea --data candles.parquet --symbol BTCUSDT -p window=10
+  atb backtest sma_cross --symbol BTCUSDT --provider simulated --stop-loss 0.03
+  atb backtest donchian_trend --symbol BTC-USD --provider coinbase --export out
+  atb backtest rsi_reversion --symbol BTCUSDT --start 2024-01-01 --json > run.json
 """
 
 
@@ -37,39 +38,50 @@ def register(app: typer.Typer) -> None:
 def backtest(
     *,
     strategy: Annotated[str, typer.Argument(help="A strategy's name; see: atb strategies list")],
-    symbol: Annotated[list[str], typer.Option("--symbol", help="BTCUSDT, BTC-USD or BTC/USDT; repeatable.")],
+    symbol: Annotated[
+        list[str], typer.Option("--symbol", help="BTCUSDT, BTC-USD or BTC/USDT; repeatable.", metavar="SYMBOL")
+    ],
     timeframe: Annotated[
-        str | None, typer.Option(help="1m, 5m, 1h, 4h, 1d, ... [default: 1h, or that of --data]")
+        str | None,
+        typer.Option(help="1m, 5m, 1h, 4h, 1d, ... [default: 1h, or that of --data]", metavar="TIMEFRAME"),
     ] = None,
-    provider: Annotated[str, typer.Option(help="binance, coinbase, file or simulated.")] = "binance",
+    provider: Annotated[str, typer.Option(help="binance, coinbase, file or simulated.", metavar="NAME")] = "binance",
     data: Annotated[
-        list[Path] | None, typer.Option("--data", help="Parquet or CSV file; one for each --symbol.")
+        list[Path] | None, typer.Option("--data", help="Parquet or CSV file; one for each --symbol.", metavar="FILE")
     ] = None,
     days: Annotated[
-        float | None, typer.Option(help="Days before the end. [default: 365, or all that --data has]")
+        float | None,
+        typer.Option(help="Days before the end. [default: all that --data or the store has, else 365]"),
     ] = None,
     years: Annotated[float | None, typer.Option(help="Years (of 365 days) before the end.")] = None,
-    start: Annotated[str | None, typer.Option(help="First day, ISO, UTC.")] = None,
-    end: Annotated[str | None, typer.Option(help="End, exclusive, ISO, UTC.")] = None,
+    start: Annotated[str | None, typer.Option(help="First day or time, ISO, UTC.", metavar="DATE")] = None,
+    end: Annotated[
+        str | None,
+        typer.Option(help="End, exclusive, ISO, UTC. [default: now, or where the data ends]", metavar="DATE"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the simulator.")] = 7,
     initial_balance: Annotated[float, typer.Option(help="Quote currency to start with.")] = 10_000.0,
     fee_bps: Annotated[float, typer.Option(help="Fee of each fill, basis points.")] = 10.0,
     slippage_bps: Annotated[float, typer.Option(help="Slippage of each market order and stop, basis points.")] = 5.0,
     param: Annotated[
-        list[str] | None, typer.Option("--param", "-p", help="Strategy parameter NAME=VALUE; repeatable.")
+        list[str] | None, typer.Option("--param", "-p", help="Strategy parameter; repeatable.", metavar="NAME=VALUE")
     ] = None,
     model_version: Annotated[
-        str | None, typer.Option(help="Model version. [default: as of the start of the range]")
+        str | None, typer.Option(help="Model version. [default: as of the start of the range]", metavar="VERSION")
     ] = None,
     policy: Annotated[
-        Path | None, typer.Option(help="TOML file of policy values, named as below without dashes.")
+        Path | None,
+        typer.Option(help="TOML file of the policy values below, as in stop_loss = 0.03.", metavar="FILE"),
     ] = None,
     max_gaps: Annotated[float, typer.Option(help="Largest share of missing candles.")] = 0.02,
     allow_gaps: Annotated[bool, typer.Option("--allow-gaps", help="Run all the same when more is missing.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no exchange: stored candles only.")] = False,
-    engine: Annotated[str, typer.Option(help="auto, plain or compiled: the same numbers at different speed.")] = "auto",
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no exchange: use stored candles only.")] = False,
+    engine: Annotated[
+        str, typer.Option(help="auto, plain or compiled: the same numbers at different speed.", metavar="NAME")
+    ] = "auto",
     export: Annotated[
-        Path | None, typer.Option(help="Folder for report.html, trades.csv, fills.csv, equity.csv, result.json.")
+        Path | None,
+        typer.Option(help="Folder for report.html, trades.csv, fills.csv, equity.csv, result.json.", metavar="FOLDER"),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON (docs/json.md).")] = False,
     policy_flags: dict[str, Any],
@@ -105,7 +117,7 @@ def _request(values: dict[str, Any]) -> Request:
     from atb.core.timeframe import parse_time_ms
 
     if values["days"] is not None and values["years"] is not None:
-        raise UsageError("--days and --years exclude each other.")
+        raise UsageError("--days and --years exclude each other.", "Leave one of them out.")
     days = values["days"] if values["years"] is None else values["years"] * 365
     start, end = values["start"], values["end"]
     if values["engine"] not in ("auto", "plain", "compiled"):
@@ -142,11 +154,11 @@ def parse_params(texts: list[str]) -> dict[str, float]:
 
     params = {}
     for text in texts:
-        name, separator, value = text.partition("=")
+        name, _, value = (part.strip() for part in text.partition("="))
+        if name in params:
+            raise UsageError(f"--param {name} was given more than once.")
         try:
-            params[name.strip()] = float(value)
+            params[name] = float(value)
         except ValueError:
-            separator = ""
-        if not separator:
-            raise UsageError(f"--param '{text}' is not NAME=NUMBER.", "Write -p fast=10")
+            raise UsageError(f"--param '{text}' is not NAME=NUMBER.", "Write -p fast=10") from None
     return params

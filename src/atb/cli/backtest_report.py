@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 CHART_ROWS = 9
 CHART_COLUMNS = 72
+CHART_LABEL = 14
 EIGHTHS = " ▁▂▃▄▅▆▇█"
 NAMES = {"all": "whole run", "in_sample": "IN-SAMPLE", "validation": "validation", "out_of_sample": "out-of-sample"}
 
@@ -34,7 +36,7 @@ def count(x: float) -> str:
 def print_report(result: BacktestResult) -> None:
     """Everything a person wants at first sight; the rest is in --json and --export."""
     if result.simulated:
-        typer.echo("*** SIMULATED MARKET: these candles are made up; the result says nothing about a real one. ***")
+        typer.echo("*** SIMULATED MARKET: these candles are made up; the result proves nothing. ***")
     _print_facts(result)
     _print_samples(result)
     _print_chart(result)
@@ -155,10 +157,10 @@ def _print_chart(result: BacktestResult) -> None:
     """Equity over time as rows of block characters; only where somebody looks."""
     if not sys.stdout.isatty():
         return
-    equity = result.curve.equity
-    step = max(1, len(equity) // CHART_COLUMNS)
-    points = [float(x) for x in equity[::step][-CHART_COLUMNS:]]
-    for line in chart(points):
+    width = max(10, min(CHART_COLUMNS, shutil.get_terminal_size().columns - CHART_LABEL - 2))
+    equity = result.curve.equity.tolist()
+    last, columns = len(equity) - 1, min(width, len(equity))
+    for line in chart([equity[round(i * last / max(1, columns - 1))] for i in range(columns)]):
         typer.echo(line)
 
 
@@ -171,5 +173,5 @@ def chart(points: list[float]) -> list[str]:
     for row in range(CHART_ROWS - 1, -1, -1):
         label = number(high) if row == CHART_ROWS - 1 else number(low) if row == 0 else ""
         blocks = "".join(EIGHTHS[max(0, min(8, height - row * 8))] for height in heights)
-        lines.append(f"{label:>14} {blocks}")
+        lines.append(f"{label:>{CHART_LABEL}} {blocks}".rstrip())
     return ["equity", *lines]

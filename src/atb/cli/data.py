@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,9 @@ import typer
 from atb.cli.lean import LeanCommand, LeanGroup
 
 if TYPE_CHECKING:
+    from atb.data.store import CandleStore, SeriesKey
     from atb.data.validation import Quality
+    from atb.engine.candles import Candles
 
 app = typer.Typer(
     cls=LeanGroup,
@@ -22,33 +25,46 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Provider = Annotated[str, typer.Option(help="Whose candles or rules: binance or coinbase.")]
+Provider = Annotated[str, typer.Option(help="Whose candles or rules: binance or coinbase.", metavar="NAME")]
 
 
-@app.command("import", cls=LeanCommand, help="Check a Parquet or CSV file and put its candles into the store.")
+@app.command(
+    "import",
+    cls=LeanCommand,
+    help="Check a Parquet or CSV file and put its candles into the store.\n\n\b\nExamples:\n"
+    "  atb data import candles.csv --symbol BTCUSDT\n"
+    "  atb data import btc.parquet --symbol BTC-USD --provider coinbase",
+)
 def import_file(
     file: Annotated[Path, typer.Argument(help="Columns open_time open high low close volume.")],
-    symbol: Annotated[str, typer.Option(help="BTCUSDT, BTC-USD or BTC/USDT.")],
-    timeframe: Annotated[str | None, typer.Option(help="[default: told from the candles]")] = None,
+    symbol: Annotated[str, typer.Option(help="BTCUSDT, BTC-USD or BTC/USDT.", metavar="SYMBOL")],
+    timeframe: Annotated[
+        str | None, typer.Option(help="1h, 4h, ... [default: told from the candles]", metavar="TIMEFRAME")
+    ] = None,
     provider: Provider = "binance",
 ) -> None:
     from atb.app import App
-    from atb.core.timeframe import timeframe_ms
+    from atb.core.timeframe import check_timeframe, timeframe_ms
     from atb.core.types import symbol_for
     from atb.data.files import load_file
     from atb.data.store import series_key
+    from atb.data.validation import assess
 
     _check_provider(provider)
     wanted = symbol_for(provider, symbol)
+    if timeframe is not None:
+        check_timeframe(timeframe)
     candles = load_file(file, wanted.id, timeframe)
     end = int(candles.open_time[-1]) + timeframe_ms(candles.timeframe)
     path = (
         App().store().append(series_key(provider, wanted, candles.timeframe), candles, int(candles.open_time[0]), end)
     )
-    typer.echo(f"Stored {len(candles):,} candles of {wanted.id} {candles.timeframe} as {path}", err=True)
+    missing = assess(candles).missing
+    gaps = f" ({missing:,} missing; see: atb data gaps {wanted.id} {candles.timeframe})" if missing else ""
+    typer.echo(f"Stored {len(candles):,} candles of {wanted.id} {candles.timeframe}{gaps} as {path}", err=True)
 
 
-@app.command("list", cls=LeanCommand, help="The series in the store.")
+@app.command("list", cls=LeanCommand, help="The series in the store.\n\n\b\nExample:\n  atb data list --json")
 def list_series(json: Json = False) -> None:
     from atb.app import App
     from atb.cli.console import print_json, print_table
@@ -70,16 +86,23 @@ def list_series(json: Json = False) -> None:
         typer.echo(f"No candles are stored under {store.root}.", err=True)
 
 
-@app.command("gaps", cls=LeanCommand, help="What is missing or odd in a stored series or a file.")
+@app.command(
+    "gaps",
+    cls=LeanCommand,
+    help="What is missing or odd in a stored series or a file.\n\n\b\nExamples:\n  atb data gaps BTCUSDT 4h\n"
+    "  atb data gaps BTCUSDT --data candles.csv --json",
+)
 def gaps(
     symbol: Annotated[str, typer.Argument(help="BTCUSDT, BTC-USD or BTC/USDT.")],
-    timeframe: Annotated[str, typer.Argument(help="1h, 4h, ...")] = "1h",
-    data: Annotated[Path | None, typer.Option(help="A file instead of the store.")] = None,
+    timeframe: Annotated[
+        str | None, typer.Argument(help="1h, 4h, ... [default: 1h, or that of --data]", show_default=False)
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="A file instead of the store.", metavar="FILE")] = None,
     provider: Provider = "binance",
     json: Json = False,
 ) -> None:
     from atb.app import App
-    from atb.core.errors import DataError
+    from atb.core.timeframe import check_timeframe
     from atb.core.types import symbol_for
     from atb.data.files import load_file
     from atb.data.store import series_key
@@ -87,14 +110,24 @@ def gaps(
 
     _check_provider(provider)
     wanted = symbol_for(provider, symbol)
+    if timeframe is not None:
+        check_timeframe(timeframe)
     if data is not None:
-        candles = load_file(data, wanted.id, None)
+        candles = load_file(data, wanted.id, timeframe)
     else:
-        stored = App().store().read(series_key(provider, wanted, timeframe))
-        if stored is None:
-            raise DataError(f"No {timeframe} candles of {wanted.id} at {provider} are stored.", "See: atb data list")
-        candles = stored
+        candles = _stored(App().store(), series_key(provider, wanted, timeframe or "1h"))
     _print_quality(assess(candles), wanted.id, candles.timeframe, json)
+
+
+def _stored(store: CandleStore, key: SeriesKey) -> Candles:
+    from atb.core.errors import DataError, nearest
+
+    candles = store.read(key)
+    if candles is None:
+        known = [" ".join(k) for k in store.keys()]  # noqa: SIM118 - a method, not a dictionary
+        hint = nearest(" ".join(key), known) if known else "Nothing is stored yet; see: atb data import --help"
+        raise DataError(f"No {key.timeframe} candles of {key.symbol} at {key.venue} are stored.", hint)
+    return candles
 
 
 def _print_quality(quality: Quality, symbol: str, timeframe: str, json: bool) -> None:
@@ -110,12 +143,19 @@ def _print_quality(quality: Quality, symbol: str, timeframe: str, json: bool) ->
         print_table(["first_missing", "missing"], [[row["first_missing"], str(row["missing"])] for row in rows])
     typer.echo(
         f"{symbol} {timeframe}: {quality.rows:,} candles from {iso(quality.first_ms)} to {iso(quality.last_ms)}; "
-        f"{quality.missing:,} missing ({quality.missing_share:.3%}) in {len(rows)} gaps; {quality.zero_volume:,} without volume.",
+        f"{quality.missing:,} missing ({quality.missing_share:.3%}) in {len(rows)} gap{'' if len(rows) == 1 else 's'}; "
+        f"{quality.zero_volume:,} without volume.",
         err=True,
     )
 
 
-@app.command("rules", cls=LeanCommand, help="Lot, tick and minimum notional of a symbol; --refresh asks the exchange.")
+@app.command(
+    "rules",
+    cls=LeanCommand,
+    help="Lot, tick and minimum notional of a symbol.\n\nThey come from a shipped, dated table; --refresh asks the "
+    "exchange and remembers its answer.\n\n\b\nExamples:\n  atb data rules BTCUSDT\n"
+    "  atb data rules BTC-USD --provider coinbase --refresh",
+)
 def rules(
     symbol: Annotated[str, typer.Argument(help="BTCUSDT, BTC-USD or BTC/USDT.")],
     provider: Provider = "binance",
@@ -136,7 +176,8 @@ def rules(
         store_rules(
             settings.market_rules, provider, fetch_market_rules(provider, wanted, base_url=settings.urls.get(provider))
         )
-    found = {name: str(value) for name, value in rules_for(provider, wanted, settings.market_rules)._asdict().items()}
+    told = rules_for(provider, wanted, settings.market_rules)._asdict()
+    found = {name: f"{value:f}" if isinstance(value, Decimal) else value for name, value in told.items()}
     if json:
         print_json(found)
     else:

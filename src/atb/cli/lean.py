@@ -30,9 +30,12 @@ class _Lean:
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is not None:
-                plain = "Arguments" if param.param_type_name == "argument" else "Options"
-                sections.setdefault(getattr(param, "rich_help_panel", None) or plain, []).append(record)
+            if record is None:
+                continue
+            if param.param_type_name == "argument":
+                sections["Arguments"].append((record[0].split(" ")[0], record[1]))
+            else:
+                sections.setdefault(getattr(param, "rich_help_panel", None) or "Options", []).append(record)
         for heading, records in sections.items():
             if records:
                 with formatter.section(heading):

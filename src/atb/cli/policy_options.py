@@ -40,7 +40,7 @@ def _parameter(field: Field) -> inspect.Parameter:
         field.flag,
         help=f"{field.help} [default: {_shown(field)}]",
         show_default=False,
-        rich_help_panel=f"Policy: {field.group}",
+        rich_help_panel=f"Policy, {field.group.lower()}",
         metavar="GAIN:SHARE" if repeatable else None,
     )
     annotation = Annotated[kind | None, option]

@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Name = Annotated[str, typer.Argument(help="A strategy's name.")]
+Name = Annotated[str, typer.Argument(help="A strategy's name; see: atb strategies list")]
 
 TEMPLATE = '''import numpy as np
 
@@ -50,7 +50,10 @@ class {cls}(Strategy):
 
 
 @app.command(
-    "list", cls=LeanCommand, help="The strategies that are found: ./strategies first, then those that came with atb."
+    "list",
+    cls=LeanCommand,
+    help="The strategies that are found.\n\nThose in ./strategies come before those of the same name that came with "
+    "atb.\n\n\b\nExample:\n  atb strategies list --json",
 )
 def list_strategies(json: Json = False) -> None:
     from atb.app import App
@@ -72,7 +75,11 @@ def list_strategies(json: Json = False) -> None:
         print_table(["name", "origin", "summary"], [list(row.values()) for row in rows])
 
 
-@app.command("show", cls=LeanCommand, help="A strategy's parameters, policy and memory.")
+@app.command(
+    "show",
+    cls=LeanCommand,
+    help="A strategy's parameters, policy and memory.\n\n\b\nExample:\n  atb strategies show sma_cross",
+)
 def show(name: Name, json: Json = False) -> None:
     from atb.app import App
     from atb.cli.console import print_json, print_table
@@ -82,7 +89,8 @@ def show(name: Name, json: Json = False) -> None:
     if json:
         print_json(facts)
         return
-    rows = [[key, str(facts[key])] for key in ("name", "summary", "file", "sha256", "lookback_bars", "model_kind")]
+    shown = ("name", "summary", "file", "sha256", "lookback_bars", "model_kind")
+    rows = [[key, "none" if facts[key] is None else str(facts[key])] for key in shown]
     rows += [
         [f"param {p['name']}", f"{p['default']:g}  ({p['low']:g} to {p['high']:g}) {p['help']}"]
         for p in facts["params"]
@@ -111,16 +119,24 @@ def _facts(loaded: LoadedStrategy) -> dict[str, Any]:
 @app.command(
     "check",
     cls=LeanCommand,
-    help="Does a strategy peek into the future, remember more than it says, or answer late? Every candle is tried; exit "
-    "code 10 when it does.\n\n\b\nExample:\n  atb strategies check my_idea --data candles.parquet",
+    help="Does a strategy peek into the future?\n\nOr remember more than it says, or answer late? Every candle is tried; "
+    "exit code 10 when it does.\n\n\b\nExamples:\n  atb strategies check my_idea\n"
+    "  atb strategies check my_idea --data candles.parquet -p window=20",
 )
 def check(
     name: Name,
-    symbol: Annotated[str, typer.Option(help="Symbol of the candles.")] = "BTCUSDT",
-    timeframe: Annotated[str | None, typer.Option(help="Timeframe of the candles.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Parquet or CSV file. [default: 5,000 simulated candles]")] = None,
+    symbol: Annotated[str, typer.Option(help="Symbol of the candles.", metavar="SYMBOL")] = "BTCUSDT",
+    timeframe: Annotated[
+        str | None,
+        typer.Option(help="Timeframe of the candles. [default: 1h, or that of --data]", metavar="TIMEFRAME"),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Parquet or CSV file. [default: 5,000 simulated candles]", metavar="FILE")
+    ] = None,
     candles: Annotated[int, typer.Option("--candles", help="Check the last N candles; 0: all.")] = 10_000,
-    param: Annotated[list[str] | None, typer.Option("--param", "-p", help="Strategy parameter NAME=VALUE.")] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", "-p", help="Strategy parameter; repeatable.", metavar="NAME=VALUE")
+    ] = None,
     json: Json = False,
 ) -> None:
     from atb.app import App
@@ -192,7 +208,11 @@ def _print_gate(strategy: Strategy, report: GateReport, json: bool) -> None:
     typer.echo(f"{strategy.title()}: {verdict} ({report.checked:,} of {report.candles:,} candles checked one by one)")
 
 
-@app.command("new", cls=LeanCommand, help="Write ./strategies/NAME.py, a working strategy to start from.")
+@app.command(
+    "new",
+    cls=LeanCommand,
+    help="Write ./strategies/NAME.py, a working strategy to start from.\n\n\b\nExample:\n  atb strategies new my_idea",
+)
 def new(name: Name) -> None:
     import keyword
 

@@ -48,7 +48,9 @@ def split_name(name: str) -> tuple[str, str]:
     for quote in QUOTES:
         if text.endswith(quote) and len(text) > len(quote) and text.isalnum():
             return text[: -len(quote)], quote
-    raise UsageError(f"'{name}' is not a symbol.", "Write the exchange's own name (BTCUSDT, BTC-USD) or BTC/USDT.")
+    example = text if text.isalnum() else "BTC"
+    hint = f"Write the exchange's own name ({example}USDT, {example}-USD) or {example}/USDT."
+    raise UsageError(f"'{name}' is not a symbol.", hint)
 
 
 def symbol_for(venue: str, name: str) -> Symbol:

@@ -8,11 +8,13 @@ import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from atb.core.errors import DataError
 
 if TYPE_CHECKING:
+    import gzip
+
     import pyarrow as pa
 
 DELIMITERS = ",;\t"
@@ -104,7 +106,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Line numbers and lines that are not empty."""
     try:
         with _open(path) as binary:
-            if binary.peek(2).startswith(NOT_TEXT):  # type: ignore[attr-defined]
+            if binary.peek(2).startswith(NOT_TEXT):
                 raise DataError(f"{path} is not a text file in UTF-8.", "Save it as CSV in UTF-8.")
             with io.TextIOWrapper(binary, "utf-8-sig", errors="replace") as text:
                 for number, line in enumerate(text, start=1):
@@ -114,7 +116,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise unreadable(path, error) from None
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> io.BufferedReader | gzip.GzipFile:
     if path.suffix.lower() != ".gz":
         return path.open("rb")
     import gzip

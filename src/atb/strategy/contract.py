@@ -79,14 +79,18 @@ def check_declarations(cls: type[Strategy]) -> None:
 
     for part in ("signals", "lookback_bars"):
         if getattr(cls, part) is getattr(Strategy, part):
-            raise UsageError(f"class {cls.__name__} defines no {part}.", "A working example: atb strategies new my_idea")
+            raise UsageError(
+                f"class {cls.__name__} defines no {part}.", "A working example: atb strategies new my_idea"
+            )
     if not callable(cls.signals):
         raise UsageError(f"signals of class {cls.__name__} is no method.")
     for name, declared in cls.params.items():
         try:
             _checked(cls.__name__, name, declared, declared.default)
         except TypeError:
-            raise UsageError(f"the range of parameter {name} is not numbers: {declared.low!r}, {declared.high!r}.") from None
+            raise UsageError(
+                f"the range of parameter {name} is not numbers: {declared.low!r}, {declared.high!r}."
+            ) from None
     if not isinstance(cls.policy, Mapping):
         raise UsageError(f"policy of class {cls.__name__} must be a dictionary, not {cls.policy!r}.")
     make_policy(cls.policy, "policy")

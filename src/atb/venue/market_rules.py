@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,14 @@ def rules_for(venue: str, symbol: Symbol, refreshed: Path | None = None) -> Mark
 
     A symbol in neither gets the venue's cautious defaults, with "assumed" as their source.
     """
-    own = _read(refreshed) if refreshed is not None and refreshed.is_file() else {}
-    row = own.get(venue, {}).get(symbol.id)
-    if row is not None:
-        return _rules(symbol.id, row, row["source"], row["date"])
+    if refreshed is not None and refreshed.is_file():
+        own = _read(refreshed)
+        try:
+            row = own.get(venue, {}).get(symbol.id)
+            if row is not None:
+                return _rules(symbol.id, row, str(row["source"]), str(row["date"]))
+        except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
+            raise _unreadable(refreshed, f"the rules of {symbol.id} are not whole ({error})") from None
     table = _read(SHIPPED)
     entry = table.get(venue) or table["binance"]
     row = entry["rules"].get(symbol.id)
@@ -40,8 +46,10 @@ def store_rules(path: Path, venue: str, rules: MarketRules) -> None:
         "source": rules.source,
         "date": rules.date,
     }
-    own.setdefault(venue, {})[rules.symbol] = row
-    temporary = path.with_suffix(".tmp")
+    if not isinstance(own.setdefault(venue, {}), dict):
+        raise _unreadable(path, f"{venue} is no table")
+    own[venue][rules.symbol] = row
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(own, indent=1, sort_keys=True))
@@ -50,15 +58,29 @@ def store_rules(path: Path, venue: str, rules: MarketRules) -> None:
         raise DataError(
             f"{path} cannot be written: {error.strerror}.", "Point ATB_HOME at a writable folder."
         ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _rules(symbol: str, row: dict[str, str], source: str, date: str) -> MarketRules:
-    return MarketRules(symbol, Decimal(row["lot"]), Decimal(row["tick"]), Decimal(row["min_notional"]), source, date)
+    lot, tick, min_notional = (Decimal(row[name]) for name in ("lot", "tick", "min_notional"))
+    if not (
+        0 < lot < Decimal("Infinity") and 0 < tick < Decimal("Infinity") and 0 <= min_notional < Decimal("Infinity")
+    ):
+        raise ValueError(f"lot {lot}, tick {tick}, minimum {min_notional}")
+    return MarketRules(symbol, lot, tick, min_notional, source, date)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data: dict[str, Any] = json.loads(path.read_text())
+        data = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}.", f"Remove it: rm '{path}'") from None
+        raise _unreadable(path, str(error)) from None
+    if not isinstance(data, dict):
+        raise _unreadable(path, "it is no table of rules")
     return data
+
+
+def _unreadable(path: Path, why: str) -> DataError:
+    return DataError(f"{path} cannot be read: {why}.", f"Remove it; --refresh writes it again: rm '{path}'")
