@@ -66,10 +66,14 @@ def install(kind: str) -> None:
     lock = str(ROOT / LOCKS[kind])
     uv = find_uv()
     if uv is not None:
-        target = ["--python", str(BIN / "python")]
-        run([uv, "pip", "install", "--quiet", *target, "--require-hashes", "-r", lock])
-        run([uv, "pip", "install", "--quiet", *target, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
-        return
+        if not os.access(Path("~/.cache").expanduser().parent, os.W_OK):  # a service user without a home of its own
+            os.environ.setdefault("UV_CACHE_DIR", str(VENV / ".uv-cache"))
+        command = [uv, "pip", "install", "--quiet", "--python", str(BIN / "python")]
+        if succeeds([*command, "--require-hashes", "-r", lock]):
+            run([*command, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
+            return
+        say("uv failed; going on with pip.")
+    say("pip downloads and installs everything; this takes a minute or two.")
     pip = [str(BIN / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     run([*pip, "--require-hashes", "-r", lock])
     run([*pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
@@ -112,9 +116,12 @@ def pin_of(package: str) -> str:
 
 
 def run(command: list[str]) -> None:
-    code = subprocess.run(command, check=False).returncode
-    if code:
-        sys.exit(f"Failed ({code}): {' '.join(command)}")
+    if not succeeds(command):
+        sys.exit(f"Failed: {' '.join(command)}")
+
+
+def succeeds(command: list[str]) -> bool:
+    return subprocess.run(command, check=False).returncode == 0
 
 
 def say(text: str) -> None:

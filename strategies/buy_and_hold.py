@@ -7,11 +7,12 @@ from atb.strategy import Strategy
 
 
 class BuyAndHold(Strategy):
-    """Buy once with everything and hold: the yardstick.
+    """Buy once with everything, in equal parts, and hold: the yardstick.
 
     It pays the costs of one entry, like everybody, and has no stop and no limits: a yardstick does not bend.
     """
 
+    equal_shares = True
     policy: ClassVar = {
         "fraction": 1.0,
         "max_position": 1.0,

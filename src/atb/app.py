@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from atb.backtest.request import Request
     from atb.backtest.result import BacktestResult
     from atb.backtest.sources import Source, Surroundings
-    from atb.core.types import MarketRules
+    from atb.core.types import MarketRules, Symbol
     from atb.data.store import CandleStore
     from atb.strategy.contract import Strategy
     from atb.strategy.loader import LoadedStrategy, StrategyFile
@@ -62,6 +62,17 @@ class App:
         from atb.venue.market_rules import rules_for
 
         return rules_for(source.rules_venue, source.symbol, self.settings.market_rules)
+
+    def refresh_rules(self, venue: str, symbol: Symbol) -> None:
+        """Ask the exchange for a symbol's rules and remember them."""
+        from atb.venue.ccxt_markets import fetch_market_rules
+        from atb.venue.market_rules import store_rules
+        from atb.venue.reachable import reachable
+
+        url = self.settings.urls.get(venue)
+        attempts = 4 if reachable(venue, url) else 1  # where nobody answers a ping, one attempt tells why
+        rules = fetch_market_rules(venue, symbol, base_url=url, attempts=attempts)
+        store_rules(self.settings.market_rules, venue, rules)
 
     def surroundings(self, warn: Say, progress: Progress) -> Surroundings:
         from atb.backtest.sources import Surroundings

@@ -66,7 +66,7 @@ class Case:
         rng = self.random
         return Market(
             lot=10.0 ** rng.randint(-6, 0) / self.scale,
-            tick=self.scale * 10.0 ** rng.randint(-6, -2),
+            tick=self.scale * 10.0 ** rng.choice((-19, -15, -6, -5, -4, -3, -2)),
             min_notional=rng.choice((0.0, 5.0, 20.0)),
         )
 

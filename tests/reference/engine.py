@@ -13,7 +13,7 @@ from dataclasses import dataclass
 DAY_MS = 24 * 60 * 60 * 1000
 
 # Section 5, "Holding nothing", refusal 4: the exits after which a new signal is needed.
-PROTECTIVE = frozenset({"stop_loss", "break_even", "trailing_stop", "take_profit", "time_exit"})
+PROTECTIVE = frozenset({"stop_loss", "break_even", "trailing_stop", "take_profit", "time_exit", "partial_exit"})
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -150,11 +150,15 @@ class Symbol:
 
 def round_down(x: float, tick: float) -> float:
     """Section 5: a stop is rounded down to the tick."""
+    if x / tick >= 2**53:
+        return x
     return math.floor(x / tick + 1e-9) * tick
 
 
 def round_up(x: float, tick: float) -> float:
     """Section 5: a take is rounded up to the tick."""
+    if x / tick >= 2**53:
+        return x
     return math.ceil(x / tick - 1e-9) * tick
 
 
@@ -505,7 +509,7 @@ class Account:
                 return "no_cash"
 
         lots = math.floor(notional / (c * lot) + 1e-9)
-        if lots <= 0 or lots * lot * c < min_notional:
+        if lots <= 0 or notional / (c * lot) > 2**53 or lots * lot * c < min_notional:
             return "below_min_notional"
         if levels.stop is not None and lots * lot * levels.stop < 1.1 * min_notional:
             return "below_protectable"

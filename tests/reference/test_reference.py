@@ -191,13 +191,13 @@ def test_partial_exits_that_are_skipped_are_used_up() -> None:
     assert result.decisions == {"entry": 1, "partial_exit": 1, "hold": 3}
 
 
-def test_partial_exit_of_everything_is_not_protective() -> None:
-    # 5 lots, two levels of 60%: floor(3) = 3 lots, then 3 lots but only 2 are held (sold in row 3). The close of that
-    # candle may enter again: partial_exit is not protective.
+def test_partial_exit_of_everything_is_protective() -> None:
+    # 5 lots, two levels of 60%: floor(3) = 3 lots, then 3 lots but only 2 are held (sold in row 3). The signal
+    # never left the long zone, so the close of that candle may not enter again.
     rows = [flat(100), (100, 115, 100, 115), flat(115), flat(115)]
     result = run_one(rows, [1.0] * 4, partials=((0.05, 0.6), (0.1, 0.6)))
     assert [fill.lots for fill in result.fills] == [5, -3, -2]
-    assert result.decisions == {"entry": 2, "partial_exit": 2}
+    assert result.decisions == {"entry": 1, "partial_exit": 2, "needs_new_signal": 1}
 
 
 def test_time_exit() -> None:

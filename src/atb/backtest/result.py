@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ class DataFacts(NamedTuple):
     missing_share: float
     largest_gap_candles: int
     zero_volume_candles: int
+    history_candles: int
     sha256: str
 
 
@@ -121,7 +123,7 @@ class BacktestResult(NamedTuple):
     trades: Trades
     curve: Curve
     market_equity: Floats  # buy and hold without costs, quote, one value a row of the run
-    timing: dict[str, float]
+    timing: dict[str, Any]
 
     @property
     def simulated(self) -> bool:
@@ -160,7 +162,6 @@ class BacktestResult(NamedTuple):
             "models": [facts._asdict() for facts in self.models],
             "notes": self.notes,
             "versions": self.versions,
-            "engine": self.run.engine,
             "halt": None if self.halt is None else self.halt._asdict() | {"message": self.halt.message},
             "statistics": statistics_dict(self.total),
             "segments": [{"name": s.name, "statistics": statistics_dict(s.statistics)} for s in self.segments[1:]],
@@ -251,7 +252,8 @@ def statistics_dict(statistics: Statistics) -> dict[str, Any]:
 
 
 def _rules_dict(rules: MarketRules) -> dict[str, str]:
-    return {name: str(value) for name, value in rules._asdict().items()}
+    """Steps as exact text without an exponent."""
+    return {n: f"{value:f}" if isinstance(value, Decimal) else value for n, value in rules._asdict().items()}
 
 
 def market_curve(line: Timeline, rows: int, initial_balance: float) -> Floats:

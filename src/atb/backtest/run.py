@@ -23,7 +23,7 @@ from atb.backtest.result import (
     market_curve,
 )
 from atb.backtest.sources import Source, Surroundings, open_sources
-from atb.core.errors import DataError, UsageError
+from atb.core.errors import DataError, StrategyError, UsageError
 from atb.core.policy import Policy, effective_policy
 from atb.core.timeframe import iso, parse_time_ms, timeframe_ms
 from atb.core.types import MarketRules
@@ -39,7 +39,7 @@ from atb.engine.trades import Trades, fold_trades
 from atb.strategy.contract import Strategy
 from atb.strategy.gate import check_on_load
 from atb.strategy.loader import LoadedStrategy
-from atb.strategy.signals import compute_signals, lookback_of
+from atb.strategy.signals import compute_signals, lookback_of, place
 
 LARGEST_BALANCE = 1e12
 
@@ -69,19 +69,20 @@ def run_backtest(request: Request, desk: Desk) -> BacktestResult:
     """Run `request`. All its errors are AtbErrors; nothing is written but fetched candles and caches."""
     _check_numbers(request)
     clock = _Stopwatch()
-    policy, notes = effective_policy(desk.loaded.cls.policy, request.policy_file, request.policy_flags)
+    own = own_policy(desk.loaded.cls, len(request.symbols))
+    policy, notes = effective_policy(own, request.policy_file, request.policy_flags)
     sources = open_sources(request, desk.around)
     prepared = [_prepare(source, request, desk, policy, clock) for source in sources]
-    notes += [note for p in prepared for note in _quality_notes(p, request)]
     shown = [p.candles.window(p.first, len(p.candles)) for p in prepared]
     line = timeline(shown, [p.signals[p.first :] for p in prepared])
+    length_ms = timeframe_ms(sources[0].timeframe)
+    notes += [note for p in prepared for note in _quality_notes(p, line, request, length_ms)]
     rules = [desk.market_rules(source) for source in sources]
     notes += [f"{r.symbol}: lot, tick and minimum notional are assumed." for r in rules if r.source == "assumed"]
     markets = [make_market(r) for r in rules]
     run, best_run = _simulate(request, desk, policy, markets, line)
     clock.lap("engine")
     trades = _trades(run, line, markets)
-    length_ms = timeframe_ms(sources[0].timeframe)
     curve = Curve(line.open_time[: run.rows], run.equity, request.initial_balance, length_ms)
     market = market_curve(line, run.rows, request.initial_balance)
     models = [_model_facts(p) for p in prepared if p.strategy.model is not None]
@@ -113,8 +114,17 @@ def run_backtest(request: Request, desk: Desk) -> BacktestResult:
         trades=trades,
         curve=curve,
         market_equity=market,
-        timing=clock.laps,
+        timing={"engine": run.engine, **clock.laps},
     )
+
+
+def own_policy(cls: type[Strategy], symbols: int) -> dict[str, Any]:
+    """The strategy's policy; one that divides the account gives each of `symbols` the same part."""
+    own = dict(cls.policy)
+    if cls.equal_shares:
+        own |= {name: own[name] / symbols for name in ("fraction", "max_position") if name in own}
+        own["max_open_positions"] = max(symbols, own.get("max_open_positions", symbols))
+    return own
 
 
 class _Stopwatch:
@@ -157,12 +167,23 @@ def _prepare(source: Source, request: Request, desk: Desk, policy: Policy, clock
         )
     clock.lap("load")
     signals = compute_signals(strategy, candles)
+    _refuse_early(strategy, signals, lookback)
     clock.lap("signals")
     check_on_load(strategy, candles, signals, policy.min_confidence, exact=desk.loaded.file.shipped)
     clock.lap("gate")
     quality = assess(candles.window(first, len(candles)))
     _refuse_gaps(source, quality, request)
     return Prepared(source, strategy, candles, first, signals, quality)
+
+
+def _refuse_early(strategy: Strategy, signals: Floats, lookback: int) -> None:
+    """No check reaches a signal that comes before its lookback is filled, so none of them may trade."""
+    early = int(np.count_nonzero(~np.isnan(signals[: lookback - 1])))
+    if early:
+        raise StrategyError(
+            f"{place(strategy)}: {early} signals come before the {lookback} candles of lookback_bars; they must be NaN.",
+            f"All findings: atb strategies check {strategy.title()} --data FILE",
+        )
 
 
 def _refuse_gaps(source: Source, quality: Quality, request: Request) -> None:
@@ -176,15 +197,32 @@ def _refuse_gaps(source: Source, quality: Quality, request: Request) -> None:
         )
 
 
-def _quality_notes(p: Prepared, request: Request) -> list[str]:
+def _quality_notes(p: Prepared, line: Timeline, request: Request, length_ms: int) -> list[str]:
+    name, q = p.source.symbol.id, p.quality
     notes = []
-    if p.quality.missing_share > request.max_gap_share:
-        notes.append(f"{p.source.symbol.id}: {p.quality.missing_share:.1%} of the candles are missing (allowed).")
-    if p.quality.zero_volume:
-        notes.append(f"{p.source.symbol.id}: {p.quality.zero_volume} candles without volume; fills there are doubtful.")
-    if p.first == 0 and len(p.candles) > 0 and lookback_of(p.strategy) > 1:
+    if q.missing_share > request.max_gap_share:
+        notes.append(f"{name}: {q.missing_share:.1%} of the candles are missing (allowed).")
+    if q.zero_volume:
+        notes.append(f"{name}: {q.zero_volume} candles without volume; fills there are doubtful.")
+    missing = lookback_of(p.strategy) - 1 - p.first
+    if missing > 0:
+        notes.append(f"{name}: too little history before the range; the first {missing} candles are warm-up.")
+    return notes + _edge_notes(p, line, request, length_ms)
+
+
+def _edge_notes(p: Prepared, line: Timeline, request: Request, length_ms: int) -> list[str]:
+    """Say where a symbol's candles do not reach as far as was asked for, or as far as those of the others."""
+    name, q, span = p.source.symbol.id, p.quality, request.span
+    start, end = p.source.span()
+    begins = min(start, int(line.open_time[0]), start if span.start_ms is None else span.start_ms)
+    ends = max(end, int(line.open_time[-1]) + length_ms, end if span.end_ms is None else span.end_ms)
+    notes = []
+    if q.first_ms - begins > length_ms:
+        notes.append(f"{name}: its candles begin at {iso(q.first_ms)}, not at {iso(begins)}.")
+    if ends - q.last_ms > 2 * length_ms:
         notes.append(
-            f"{p.source.symbol.id}: no history before the range; the first {lookback_of(p.strategy) - 1} candles are warm-up."
+            f"{name}: its candles end at {iso(q.last_ms + length_ms)}, not at {iso(ends)}; what is held then stays at its "
+            "last price."
         )
     return notes
 
@@ -347,7 +385,8 @@ def _data_facts(p: Prepared, shown: Candles) -> DataFacts:
         missing_share=q.missing_share,
         largest_gap_candles=max((gap.missing for gap in q.gaps), default=0),
         zero_volume_candles=q.zero_volume,
-        sha256=candles_hash(shown),
+        history_candles=p.first,
+        sha256=candles_hash(p.candles),
     )
 
 

@@ -65,7 +65,7 @@ def open_sources(request: Request, around: Surroundings) -> list[Source]:
     if doubled:
         raise UsageError(f"--symbol {', '.join(sorted(doubled))} was given more than once.")
     if request.data:
-        return _align([FileSource(s, venue, p, request) for s, p in zip(symbols, request.data, strict=True)])
+        return _align([FileSource(s, venue, p, request, around) for s, p in zip(symbols, request.data, strict=True)])
     if request.provider == "simulated":
         return [SimulatedSource(s, venue, request) for s in symbols]
     return _align([StoreSource(s, venue, request, around) for s in symbols])
@@ -134,11 +134,15 @@ class FileSource:
     simulated = False
     venue = "file"
 
-    def __init__(self, symbol: Symbol, rules_venue: str, path: Path, request: Request) -> None:
+    def __init__(self, symbol: Symbol, rules_venue: str, path: Path, request: Request, around: Surroundings) -> None:
         from atb.data.files import load_file
+        from atb.data.importing import drop_unfinished
 
         self.symbol, self.rules_venue, self.path, self.request = symbol, rules_venue, path, request
-        self.candles = load_file(path, symbol.id, request.timeframe)
+        candles = load_file(path, symbol.id, request.timeframe)
+        self.candles, unfinished = drop_unfinished(candles, around.now_ms())
+        if unfinished:
+            around.warn(f"{path}: the last {unfinished} candles have not closed yet and are left out.")
         self.timeframe = self.candles.timeframe
 
     def span(self) -> tuple[int, int]:
@@ -262,7 +266,8 @@ class StoreSource:
             return  # only history for the warm-up is missing; the report says that the strategy warms up inside the range
         if self.request.offline:
             raise DataError(
-                f"The store lacks {self.symbol.id} {self.timeframe} from {iso_minute(low)} to {iso_minute(high)}.",
+                f"The store lacks {self.symbol.id} {self.timeframe} from {iso_minute(max(low, self.span()[0]))} "
+                f"to {iso_minute(high)}.",
                 "Leave out --offline to fetch it, or give --data FILE. What there is: atb data list",
             )
         from atb.backtest.download import ATTEMPTS, download

@@ -61,7 +61,7 @@ def _print_facts(result: BacktestResult) -> None:
         gaps = f", {facts.missing_candles:,} missing in {facts.gaps} gaps" if facts.gaps else ""
         rows.append(["data", f"{facts.source}: {facts.rows:,} candles{gaps}, sha256 {facts.sha256[:12]}"])
     for rules in result.market_rules:
-        text = f"lot {rules.lot}, tick {rules.tick}, minimum {rules.min_notional} ({rules.source}, {rules.date})"
+        text = f"lot {rules.lot:f}, tick {rules.tick:f}, minimum {rules.min_notional:f} ({rules.source}, {rules.date})"
         rows.append([f"rules {rules.symbol}", text])
     rows += [
         ["model", f"{model.id}, trained to {model.training_end[:10]}, validated to {model.validation_end[:10]}"]

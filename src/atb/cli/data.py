@@ -42,11 +42,16 @@ def import_file(
         str | None, typer.Option(help="1h, 4h, ... [default: told from the candles]", metavar="TIMEFRAME")
     ] = None,
     provider: Provider = "binance",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put the file's candles in the place of stored ones that differ.")
+    ] = False,
 ) -> None:
     from atb.app import App
-    from atb.core.timeframe import check_timeframe, timeframe_ms
+    from atb.cli.console import warn
+    from atb.core.timeframe import SystemClock, check_timeframe
     from atb.core.types import symbol_for
     from atb.data.files import load_file
+    from atb.data.importing import drop_unfinished, import_candles
     from atb.data.store import series_key
     from atb.data.validation import assess
 
@@ -55,13 +60,18 @@ def import_file(
     if timeframe is not None:
         check_timeframe(timeframe)
     candles = load_file(file, wanted.id, timeframe)
-    end = int(candles.open_time[-1]) + timeframe_ms(candles.timeframe)
-    path = (
-        App().store().append(series_key(provider, wanted, candles.timeframe), candles, int(candles.open_time[0]), end)
-    )
+    candles, unfinished = drop_unfinished(candles, SystemClock().now_ms())
+    if unfinished:
+        warn(f"The last {unfinished} candles have not closed yet and are left out.")
+    store, key = App().store(), series_key(provider, wanted, candles.timeframe)
+    stored = import_candles(store, key, candles, replace=replace)
     missing = assess(candles).missing
     gaps = f" ({missing:,} missing; see: atb data gaps {wanted.id} {candles.timeframe})" if missing else ""
-    typer.echo(f"Stored {len(candles):,} candles of {wanted.id} {candles.timeframe}{gaps} as {path}", err=True)
+    known = f"; {len(candles) - stored:,} were there already" if stored < len(candles) else ""
+    typer.echo(
+        f"Stored {stored:,} candles of {wanted.id} {candles.timeframe}{gaps}{known}, under {store.folder(key)}",
+        err=True,
+    )
 
 
 @app.command("list", cls=LeanCommand, help="The series in the store.\n\n\b\nExample:\n  atb data list --json")
@@ -165,18 +175,14 @@ def rules(
     from atb.app import App
     from atb.cli.console import print_json, print_table
     from atb.core.types import symbol_for
-    from atb.venue.market_rules import rules_for, store_rules
+    from atb.venue.market_rules import rules_for
 
     _check_provider(provider)
-    settings = App().settings
+    app_ = App()
     wanted = symbol_for(provider, symbol)
     if refresh:
-        from atb.venue.ccxt_markets import fetch_market_rules
-
-        store_rules(
-            settings.market_rules, provider, fetch_market_rules(provider, wanted, base_url=settings.urls.get(provider))
-        )
-    told = rules_for(provider, wanted, settings.market_rules)._asdict()
+        app_.refresh_rules(provider, wanted)
+    told = rules_for(provider, wanted, app_.settings.market_rules)._asdict()
     found = {name: f"{value:f}" if isinstance(value, Decimal) else value for name, value in told.items()}
     if json:
         print_json(found)

@@ -20,6 +20,10 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: what Ctrl-C cleans up, it cleans up too."""
 
 
+class Ended(Exception):
+    """The same, past Typer, which takes every KeyboardInterrupt for Ctrl-C."""
+
+
 class ReaderLeft(Exception):
     """`atb ... | head`: the reader has seen enough."""
 
@@ -31,7 +35,7 @@ class Root(LeanGroup):
         try:
             return super().invoke(ctx)
         except Terminated:
-            raise
+            raise Ended from None
         except KeyboardInterrupt:
             raise Interrupted("Interrupted.") from None
         except BrokenPipeError:
@@ -89,7 +93,7 @@ def main() -> None:
         _silence_stdout()
         _print_error(error.what, error.hint)
         sys.exit(error.exit_code)
-    except Terminated:
+    except Ended:
         _print_error("Terminated.", "")
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)  # so that whoever sent it sees that it worked

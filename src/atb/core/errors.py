@@ -53,11 +53,12 @@ def nearest(word: str, known: list[str]) -> str:
     """A hint naming the known words nearest to `word`, for 'unknown X' errors."""
     import difflib
 
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    if not close:
-        by_upper = {k.upper(): k for k in known}
-        close = [by_upper[m] for m in difflib.get_close_matches(word.upper(), list(by_upper), n=3, cutoff=0.5)]
+    folded: dict[str, list[str]] = {}
+    for name in known:
+        folded.setdefault(name.casefold(), []).append(name)
+    close = [
+        name for m in difflib.get_close_matches(word.casefold(), list(folded), n=3, cutoff=0.5) for name in folded[m]
+    ]
     if close:
         return f"Nearest: {', '.join(close)}."
-    shown = ", ".join(known[:12])
-    return f"Known: {shown}{', ...' if len(known) > 12 else ''}."
+    return f"Known: {', '.join(known[:12])}{', ...' if len(known) > 12 else '.'}"

@@ -16,7 +16,8 @@ def floor_to(value: Decimal, step: Decimal) -> Decimal:
 
 def ceil_to(value: Decimal, step: Decimal) -> Decimal:
     """The smallest multiple of `step` that is not below `value`."""
-    return -floor_to(-value, step)
+    with localcontext(prec=DIGITS):
+        return -floor_to(-value, step)
 
 
 def lots_to_base(lots: int, lot: Decimal) -> Decimal:

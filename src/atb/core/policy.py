@@ -7,6 +7,7 @@ Fractions are fractions (0.05 is 5 %), counts are candles. docs/backtest-rules.m
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -204,7 +205,7 @@ def _check(name: str, value: Any, origin: str) -> Any:
         return _check_partial_exits(value, place)
     if name in _CHOICES:
         return _check_choice(name, value, place)
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    number: Any = value if not isinstance(value, bool) and isinstance(value, Real) else None
     if number is None or not field.low <= number <= field.high:
         low, high = f"{field.low:g}", f"{field.high:g}"
         raise UsageError(f"{place} must be a number from {low} to {high}, not {value!r}.", field.help)

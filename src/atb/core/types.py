@@ -48,7 +48,7 @@ def split_name(name: str) -> tuple[str, str]:
     for quote in QUOTES:
         if text.endswith(quote) and len(text) > len(quote) and text.isalnum():
             return text[: -len(quote)], quote
-    example = text if text.isalnum() else "BTC"
+    example = text if text.isalnum() and text not in QUOTES[:7] else "BTC"
     hint = f"Write the exchange's own name ({example}USDT, {example}-USD) or {example}/USDT."
     raise UsageError(f"'{name}' is not a symbol.", hint)
 

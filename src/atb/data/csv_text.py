@@ -61,11 +61,17 @@ def unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"{path} cannot be read: {said.rstrip('.')}.", "Is it whole?")
 
 
+def _not_text(path: Path) -> DataError:
+    return DataError(f"{path} is not a text file in UTF-8.", "Save it as CSV in UTF-8.")
+
+
 def _header(path: Path, hint: str) -> tuple[list[str], str]:
     """The column names, as they are written, and the character between them."""
     _, first = next(_lines(path), (0, ""))
     if not first:
         raise DataError(f"{path} is empty.", hint)
+    if "\ufffd" in first:
+        raise _not_text(path)
     delimiter = max(DELIMITERS, key=first.count)
     names = _fields(first, delimiter)
     if any(_is_number(name) for name in names):
@@ -107,7 +113,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with _open(path) as binary:
             if binary.peek(2).startswith(NOT_TEXT):
-                raise DataError(f"{path} is not a text file in UTF-8.", "Save it as CSV in UTF-8.")
+                raise _not_text(path)
             with io.TextIOWrapper(binary, "utf-8-sig", errors="replace") as text:
                 for number, line in enumerate(text, start=1):
                     if stripped := line.rstrip("\n"):

@@ -98,8 +98,8 @@ class CandleStore:
         columns = [np.concatenate(c) for c in zip(*(_read_part(part.path) for part in chosen), strict=True)]
         times = columns[0]
         if len(chosen) > 1 and not bool(np.all(np.diff(times) > 0)):
-            times, first = np.unique(times, return_index=True)
-            columns = [column[first] for column in columns]
+            columns = _without_repeats(columns, self.folder(key))
+            times = columns[0]
         low = 0 if start_ms is None else int(np.searchsorted(times, start_ms))
         high = len(times) if end_ms is None else int(np.searchsorted(times, end_ms))
         if high <= low:
@@ -145,6 +145,19 @@ def candles_hash(candles: Candles) -> str:
     for column in (candles.open_time, *(getattr(candles, name) for name in COLUMNS)):
         digest.update(memoryview(column).cast("B"))
     return digest.hexdigest()
+
+
+def _without_repeats(columns: list[npt.NDArray[Any]], folder: Path) -> list[npt.NDArray[Any]]:
+    """Rows in order of time, each once; parts that contradict each other are a DataError."""
+    order = np.argsort(columns[0], kind="stable")
+    columns = [column[order] for column in columns]
+    repeats = np.append(False, np.diff(columns[0]) == 0)
+    for column in columns[1:]:
+        if bool(np.any(repeats[1:] & (column[1:] != column[:-1]))):
+            raise DataError(
+                f"The parts under {folder} contradict each other.", "Import the right candles again with --replace."
+            )
+    return [column[~repeats] for column in columns]
 
 
 def _read_part(path: Path) -> list[npt.NDArray[Any]]:

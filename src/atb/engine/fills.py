@@ -12,6 +12,7 @@ from atb.engine.reasons import (
     NEXT_OPEN,
     NEXT_OPEN_CASH_LIMITED,
     NO_CASH,
+    PARTIAL_EXIT,
     REFUSED_HALTED,
     STOP,
     STOP_AT_OPEN,
@@ -57,6 +58,7 @@ def close_position(p: Any, a: Any, rules: Any, reason: int) -> None:
         or reason == TRAILING_STOP
         or reason == BREAK_EVEN
         or reason == TIME_EXIT
+        or reason == PARTIAL_EXIT
     )
     p.needs_new_signal = 1 if protective and rules.cooldown == 0 else 0
 

@@ -21,16 +21,23 @@ SIZE_RISK = 1
 SIZE_CONFIDENCE = 2
 
 PROTECTABLE = 1.1  # what is protected must be worth this many minimum notionals at its stop, or the stop is refused
-MAX_LOTS = 9007199254740992.0  # 2**53: beyond it a float cannot count lots
+MAX_COUNT = 9007199254740992.0  # 2**53: beyond it a float cannot count lots or ticks
 
 
 def round_down(price: float, tick: float) -> float:
-    """`price` on the tick grid, downwards; a price within 1e-9 ticks of a tick counts as on it."""
+    """`price` on the tick grid, downwards; a price within 1e-9 ticks of a tick counts as on it.
+
+    A price of 2**53 ticks or more is left as it is: its own precision is coarser than the tick.
+    """
+    if not price / tick < MAX_COUNT:
+        return price
     return floor(price / tick + 1e-9) * tick
 
 
 def round_up(price: float, tick: float) -> float:
     """`price` on the tick grid, upwards."""
+    if not price / tick < MAX_COUNT:
+        return price
     return ceil(price / tick - 1e-9) * tick
 
 
@@ -72,7 +79,7 @@ def size_entry(close: float, signal: float, stop: float, market: Any, a: Any, ru
         if not notional > 0.0 or notional < market.min_notional:
             return 0, NO_CASH
     wanted = notional / (close * market.lot) + 1e-9
-    if not 1.0 <= wanted <= MAX_LOTS:
+    if not 1.0 <= wanted <= MAX_COUNT:
         return 0, BELOW_MIN_NOTIONAL
     lots = floor(wanted)
     if (lots * market.lot) * close < market.min_notional:

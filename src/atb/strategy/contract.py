@@ -34,6 +34,9 @@ class Strategy:
     name: str = ""
     params: ClassVar[Mapping[str, Param]] = {}
     policy: ClassVar[Mapping[str, Any]] = {}  # values of core.policy.FIELDS that this strategy is meant to run with
+    equal_shares: ClassVar[bool] = (
+        False  # True: fraction and max_position are of the account, divided among the symbols
+    )
     model_kind: ClassVar[str | None] = None  # "basic": the loader sets `model` for the symbol and timeframe
     model: Any = None
     silent_at_times: ClassVar[bool] = False  # True: NaN after the warm-up is meant ("no signal"), not a fault

@@ -1,0 +1,73 @@
+"""Bring candles into the store beside what is there: never two versions of one candle."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from atb.core.errors import DataError
+from atb.core.timeframe import iso, timeframe_ms
+from atb.data.store import CandleStore, SeriesKey
+from atb.engine.candles import COLUMNS, Candles, Mask
+
+
+def drop_unfinished(candles: Candles, now_ms: int) -> tuple[Candles, int]:
+    """The candles that have closed by `now_ms`, and how many had not. DataError when none has."""
+    closed = int(np.searchsorted(candles.open_time, now_ms - timeframe_ms(candles.timeframe), side="right"))
+    if closed == 0:
+        raise DataError(f"No candle has closed yet; the first opens at {iso(int(candles.open_time[0]))}.")
+    return candles.window(0, closed), len(candles) - closed
+
+
+def import_candles(store: CandleStore, key: SeriesKey, candles: Candles, *, replace: bool) -> int:
+    """Store the candles that are not there yet; returns how many were stored.
+
+    A candle that differs from the stored one is a DataError, unless `replace` puts it in the stored one's place.
+    """
+    start, end = int(candles.open_time[0]), int(candles.open_time[-1]) + timeframe_ms(key.timeframe)
+    differs = _differing(store, key, candles, start, end)
+    if differs.any() and not replace:
+        first = iso(int(candles.open_time[int(np.argmax(differs))]))
+        raise DataError(
+            f"{int(differs.sum())} candles differ from those that are stored, the first at {first}; nothing was imported.",
+            "If the file is right: import it again with --replace.",
+        )
+    if differs.any():
+        return _replace(store, key, candles, start, end)
+    stored = 0
+    for low, high in store.missing_ranges(key, start, end):
+        rows = np.searchsorted(candles.open_time, (low, high)).tolist()
+        store.append(key, candles.window(*rows), low, high)
+        stored += rows[1] - rows[0]
+    return stored
+
+
+def _differing(store: CandleStore, key: SeriesKey, candles: Candles, start: int, end: int) -> Mask:
+    """Which candles the store has with other numbers, or knows not to exist."""
+    covered = np.ones(len(candles), dtype=np.bool_)
+    for low, high in store.missing_ranges(key, start, end):
+        covered &= (candles.open_time < low) | (candles.open_time >= high)
+    stored = store.read(key, start, end)
+    if stored is None:
+        return covered
+    at = np.minimum(np.searchsorted(stored.open_time, candles.open_time), len(stored) - 1)
+    same = stored.open_time[at] == candles.open_time
+    for name in COLUMNS:
+        same &= getattr(stored, name)[at] == getattr(candles, name)
+    return np.asarray(covered & ~same)
+
+
+def _replace(store: CandleStore, key: SeriesKey, candles: Candles, start: int, end: int) -> int:
+    """One new part in the place of all that overlap; the old ones go once it is whole."""
+    old = [part for part in store.parts(key) if part.start_ms < end and part.end_ms > start]
+    low, high = min(start, old[0].start_ms), max(end, *(part.end_ms for part in old))
+    stored = store.read(key, low, high)
+    pieces = [candles]
+    if stored is not None:
+        before, after = np.searchsorted(stored.open_time, (start, end)).tolist()
+        pieces = [stored.window(0, before), candles, stored.window(after, len(stored))]
+    columns = [np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("open_time", *COLUMNS)]
+    path = store.append(key, Candles(key.symbol, key.timeframe, *columns), low, high)
+    for part in old:
+        if part.path != path:
+            part.path.unlink(missing_ok=True)
+    return len(candles)
