@@ -26,7 +26,7 @@ Examples:
   atb backtest ml_basic --symbol BTCUSDT --symbol ETHUSDT --start 2024-01-01
   atb backtest my_idea --data candles.parquet --symbol BTCUSDT -p window=10
   atb backtest sma_cross --symbol BTCUSDT --provider simulated --stop-loss 0.1
-  atb backtest donchian_trend --symbol BTC-USD --provider coinbase --export out
+  atb backtest sma_cross --symbol BTC-USD --provider coinbase --export out
   atb backtest buy_and_hold --symbol BTCUSDT --years 2 --json > result.json
 """
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from atb.core.errors import DataError
 from atb.core.timeframe import iso, timeframe_ms
-from atb.data.store import CandleStore, SeriesKey
+from atb.data.store import CandleStore, Part, SeriesKey
 from atb.engine.candles import COLUMNS, Candles, Mask
 
 
@@ -24,15 +24,16 @@ def import_candles(store: CandleStore, key: SeriesKey, candles: Candles, *, repl
     A candle that differs from the stored one is a DataError, unless `replace` puts it in the stored one's place.
     """
     start, end = int(candles.open_time[0]), int(candles.open_time[-1]) + timeframe_ms(key.timeframe)
+    old = [part for part in store.parts(key) if part.start_ms < end and part.end_ms > start]
+    if replace and old:
+        return _replace(store, key, candles, old)
     differs = _differing(store, key, candles, start, end)
-    if differs.any() and not replace:
+    if differs.any():
         first = iso(int(candles.open_time[int(np.argmax(differs))]))
         raise DataError(
             f"{int(differs.sum())} candles differ from those that are stored, the first at {first}; nothing was imported.",
             "If the file is right: import it again with --replace.",
         )
-    if differs.any():
-        return _replace(store, key, candles, start, end)
     stored = 0
     for low, high in store.missing_ranges(key, start, end):
         rows = np.searchsorted(candles.open_time, (low, high)).tolist()
@@ -56,15 +57,12 @@ def _differing(store: CandleStore, key: SeriesKey, candles: Candles, start: int,
     return np.asarray(covered & ~same)
 
 
-def _replace(store: CandleStore, key: SeriesKey, candles: Candles, start: int, end: int) -> int:
-    """One new part in the place of all that overlap; the old ones go once it is whole."""
-    old = [part for part in store.parts(key) if part.start_ms < end and part.end_ms > start]
+def _replace(store: CandleStore, key: SeriesKey, candles: Candles, old: list[Part]) -> int:
+    """One new part in the place of the old ones, which overlap it; they go once it is whole."""
+    start, end = int(candles.open_time[0]), int(candles.open_time[-1]) + timeframe_ms(key.timeframe)
     low, high = min(start, old[0].start_ms), max(end, *(part.end_ms for part in old))
-    stored = store.read(key, low, high)
-    pieces = [candles]
-    if stored is not None:
-        before, after = np.searchsorted(stored.open_time, (start, end)).tolist()
-        pieces = [stored.window(0, before), candles, stored.window(after, len(stored))]
+    # What the old parts say about the range itself is not asked: they may contradict each other there.
+    pieces = [p for p in (store.read(key, low, start), candles, store.read(key, end, high)) if p is not None]
     columns = [np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("open_time", *COLUMNS)]
     path = store.append(key, Candles(key.symbol, key.timeframe, *columns), low, high)
     for part in old:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atb.core.errors import DataError
+from atb.core.timeframe import LATEST_MS
 from atb.core.types import Symbol
 from atb.data.arrow import numbers, times_ms
 from atb.data.validation import check_candles
@@ -98,7 +99,8 @@ class CandleStore:
         columns = [np.concatenate(c) for c in zip(*(_read_part(part.path) for part in chosen), strict=True)]
         times = columns[0]
         if len(chosen) > 1 and not bool(np.all(np.diff(times) > 0)):
-            columns = _without_repeats(columns, self.folder(key))
+            inside = (times >= (start_ms or 0)) & (times < (LATEST_MS if end_ms is None else end_ms))
+            columns = _without_repeats([column[inside] for column in columns], self.folder(key))
             times = columns[0]
         low = 0 if start_ms is None else int(np.searchsorted(times, start_ms))
         high = len(times) if end_ms is None else int(np.searchsorted(times, end_ms))

@@ -26,6 +26,13 @@ def compile_kernel() -> bytes:
         fills, capacity, progress, decisions,
     ):  # fmt: skip
         size = stop * n
+        if n == 1:  # a loop of its own, in which n is known: a sixth faster
+            return run(
+                start, stop, 1, carray(time, stop), carray(open_, stop), carray(high, stop), carray(low, stop),
+                carray(close, stop), carray(signal, stop), carray(positions, 1), carray(markets, 1),
+                carray(account, 1)[0], carray(rules, 1)[0], carray(equity, stop), carray(fills, capacity),
+                carray(progress, 2), carray(decisions, COUNT),
+            )  # fmt: skip
         return run(
             start, stop, n, carray(time, stop), carray(open_, size), carray(high, size), carray(low, size),
             carray(close, size), carray(signal, size), carray(positions, n), carray(markets, n),

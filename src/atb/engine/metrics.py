@@ -17,6 +17,7 @@ from atb.engine.trades import Trades
 
 DAYS_A_YEAR = 365
 SHORTEST_FOR_CAGR = 30.0
+BLOCK, LONG_BLOCK = 4096, 65_536  # rows looked at together: what fits into the processor's caches
 
 
 class Curve(NamedTuple):
@@ -63,13 +64,27 @@ def daily_equity(curve: Curve) -> tuple[Ints, Floats]:
 
 
 def _last_of_day(open_time: Ints) -> Ints:
-    """Rows that are the last of their UTC day. Costs a search a day, not a division a candle."""
+    """Rows that are the last of their UTC day. Costs a look or a search a day, not a division a candle."""
     first, last = int(open_time[0]) // DAY_MS, int(open_time[-1]) // DAY_MS
     if last - first + 1 >= len(open_time):  # candles of a day or longer
         return np.flatnonzero(np.append(np.diff(open_time // DAY_MS) != 0, True))
     next_midnight = np.arange(first + 1, last + 2) * DAY_MS
-    rows = np.searchsorted(open_time, next_midnight) - 1
+    rows = _rows_before(open_time, next_midnight)
     return np.asarray(rows[np.append(True, np.diff(rows) != 0)])
+
+
+def _rows_before(open_time: Ints, times: Ints) -> Ints:
+    """The last row that opens before each of `times`: looked up where the candles have no gap, searched for otherwise.
+
+    `times` ascend; all but the last are within the candles, the last is after them.
+    """
+    length = int(open_time[1] - open_time[0])
+    rows = np.minimum((times - open_time[0] - 1) // length, len(open_time) - 2)
+    rows[-1] = len(open_time) - 1
+    inner = rows[:-1]
+    if bool(np.all(open_time[inner] < times[:-1])) and bool(np.all(open_time[inner + 1] >= times[:-1])):
+        return np.asarray(rows)
+    return np.asarray(np.searchsorted(open_time, times) - 1)
 
 
 def daily_returns(curve: Curve) -> Floats:
@@ -113,22 +128,49 @@ def cagr(start: float, end: float, days: float) -> float | None:
 def max_drawdown(curve: Curve) -> Drawdown:
     """The deepest fall of equity from its highest value so far (the initial balance counts as the first)."""
     equity = curve.equity
-    peaks = np.maximum.accumulate(equity)
-    np.maximum(peaks, curve.initial_balance, out=peaks)
-    ratio = equity / peaks
-    trough = int(np.argmin(ratio))
+    trough, ratio, peak = _deepest_fall(equity, curve.initial_balance)
     close = curve.open_time[0] + curve.length_ms
     end_ms = int(curve.open_time[-1]) + curve.length_ms
-    depth = 1.0 - float(ratio[trough])
+    depth = 1.0 - ratio
     if depth <= 0.0:
         return Drawdown(0.0, int(close), int(close), int(close), end_ms)
-    peak = float(peaks[trough])
-    before = np.flatnonzero(equity[: trough + 1] >= peak)
-    peak_ms = int(curve.open_time[before[-1]]) + curve.length_ms if len(before) else int(curve.open_time[0])
-    after = equity[trough:] >= peak
-    recovered = int(np.argmax(after)) if bool(after.any()) else None
-    recovered_ms = None if recovered is None else int(curve.open_time[trough + recovered]) + curve.length_ms
+    back = _first_at_least(equity[trough::-1], peak)
+    peak_ms = int(curve.open_time[0]) if back is None else int(curve.open_time[trough - back]) + curve.length_ms
+    forth = _first_at_least(equity[trough:], peak)
+    recovered_ms = None if forth is None else int(curve.open_time[trough + forth]) + curve.length_ms
     return Drawdown(depth, peak_ms, int(curve.open_time[trough]) + curve.length_ms, recovered_ms, end_ms)
+
+
+def _deepest_fall(equity: Floats, initial_balance: float) -> tuple[int, float, float]:
+    """The first row at which equity is the smallest share of its peak so far, that share, and that peak.
+
+    No row of a block is below the block's lowest equity over its highest peak: blocks are looked into row by row in
+    the order of that bound, until it promises nothing deeper. For most curves these are a few.
+    """
+    starts = np.arange(0, len(equity), BLOCK)
+    low = np.minimum.reduceat(equity, starts)
+    peak = np.maximum(np.maximum.accumulate(np.maximum.reduceat(equity, starts)), initial_balance)
+    peak_before = np.concatenate([[initial_balance], peak[:-1]])
+    bound = low / np.where(low < 0.0, peak_before, peak)
+    deepest = (math.inf, 0, initial_balance)
+    for block in np.argsort(bound, kind="stable").tolist():
+        start = block * BLOCK
+        if (bound[block], start) > deepest[:2]:
+            break
+        part = equity[start : start + BLOCK]
+        peaks = np.maximum(np.maximum.accumulate(part), peak_before[block])
+        ratio = part / peaks
+        row = int(np.argmin(ratio))
+        deepest = min(deepest, (float(ratio[row]), start + row, float(peaks[row])))
+    return deepest[1], deepest[0], deepest[2]
+
+
+def _first_at_least(values: Floats, level: float) -> int | None:
+    for start in range(0, len(values), LONG_BLOCK):
+        reached = values[start : start + LONG_BLOCK] >= level
+        if bool(reached.any()):
+            return start + int(np.argmax(reached))
+    return None
 
 
 class TradeStats(NamedTuple):
@@ -150,14 +192,14 @@ class TradeStats(NamedTuple):
 
 def trade_stats(trades: Trades, open_time: Ints, length_ms: int) -> TradeStats:
     """Statistics of the closed trades. A trade lasts from the open of its entry candle to the close of its exit candle."""
-    closed = trades.select(~trades.open)
-    pnl = closed.pnl
+    closed = np.flatnonzero(~trades.open)
+    pnl = trades.pnl[closed]
     n = len(pnl)
     if n == 0:
         return TradeStats(0, 0, *[None] * 10)
     won, lost = pnl[pnl > 0], pnl[pnl < 0]
     gross_loss = -float(lost.sum())
-    hours = (open_time[closed.exit_t] + length_ms - open_time[closed.entry_t]) / 3_600_000
+    hours = (open_time[trades.exit_t[closed]] + length_ms - open_time[trades.entry_t[closed]]) / 3_600_000
     mean = float(pnl.mean())
     deviation = float(np.std(pnl, ddof=1)) if n > 1 else 0.0
     return TradeStats(

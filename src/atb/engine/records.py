@@ -7,6 +7,7 @@ Each record is an ordinary Python object (fast to read in the plain loop) and ha
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -32,6 +33,7 @@ class Record:
             raise TypeError(f"{type(self).__name__} has no field {sorted(values)}")
 
     @classmethod
+    @cache
     def dtype(cls) -> np.dtype[Any]:
         return np.dtype(list(cls.fields), align=True)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,18 +22,47 @@ COMPILED_FROM = 15_000
 COMPILE_FROM = 500_000
 PLAIN_FILLS = 1024
 COMPILED_FILLS = 65_536
+BLOCK_NUMBERS = 65_536  # of several symbols' columns, laid side by side at a time: five of these fit into the cache
+WORTH_A_THREAD = 8  # blocks
+
+COLUMNS = ("open", "high", "low", "close", "signal")
 
 
-class Timeline(NamedTuple):
-    """Candles of S symbols on one axis of T open times, flat and row-major (T, S); absent candles are NaN."""
+class Timeline:
+    """Candles and signals of S symbols on one axis of T open times; where a symbol has no candle, they are NaN.
 
-    open_time: Ints
-    open: Floats
-    high: Floats
-    low: Floats
-    close: Floats
-    signal: Floats
-    symbols: int
+    `columns[name][s]` is a column of symbol s, float64[T]. `open`, `high`, `low`, `close` and `signal` are the same
+    numbers flat and row-major (T, S), made when they are asked for.
+    """
+
+    def __init__(self, open_time: Ints, columns: Mapping[str, Sequence[Floats]]) -> None:
+        self.open_time = open_time
+        self.columns = columns
+        self.symbols = len(columns["open"])
+
+    def _flat(self, name: str) -> Floats:
+        columns = self.columns[name]
+        return columns[0] if len(columns) == 1 else np.column_stack(columns).reshape(-1)
+
+    @cached_property
+    def open(self) -> Floats:
+        return self._flat("open")
+
+    @cached_property
+    def high(self) -> Floats:
+        return self._flat("high")
+
+    @cached_property
+    def low(self) -> Floats:
+        return self._flat("low")
+
+    @cached_property
+    def close(self) -> Floats:
+        return self._flat("close")
+
+    @cached_property
+    def signal(self) -> Floats:
+        return self._flat("signal")
 
 
 class Run(NamedTuple):
@@ -48,30 +78,21 @@ class Run(NamedTuple):
 
 
 def timeline(series: Sequence[Candles], signals: Sequence[Floats]) -> Timeline:
-    """Lay S series and their signals on the union of their open times. One series is not copied."""
-    first = series[0]
-    if len(series) == 1:
-        signal = np.ascontiguousarray(signals[0], dtype=np.float64)
-        return Timeline(first.open_time, first.open, first.high, first.low, first.close, signal, 1)
-    same = all(np.array_equal(c.open_time, first.open_time) for c in series[1:])
-    times = first.open_time if same else np.unique(np.concatenate([c.open_time for c in series]))
-    rows: list[Any] = [slice(None)] * len(series)
-    if not same:
+    """Lay S series and their signals on the union of their open times. Series of the same open times are not copied."""
+    times = series[0].open_time
+    columns = {name: [getattr(c, name) for c in series] for name in COLUMNS[:-1]}
+    columns["signal"] = [np.ascontiguousarray(signal, dtype=np.float64) for signal in signals]
+    if not all(c.open_time is times or np.array_equal(c.open_time, times) for c in series[1:]):
+        times = np.unique(np.concatenate([c.open_time for c in series]))
         rows = [np.searchsorted(times, c.open_time) for c in series]
-    opens, highs, lows, closes = (
-        _stack(len(times), rows, [getattr(c, name) for c in series], whole=same)
-        for name in ("open", "high", "low", "close")
-    )
-    signal = _stack(len(times), rows, list(signals), whole=same)
-    return Timeline(times, opens, highs, lows, closes, signal, len(series))
+        columns = {name: [_spread(len(times), *x) for x in zip(rows, columns[name], strict=True)] for name in COLUMNS}
+    return Timeline(times, columns)
 
 
-def _stack(n_rows: int, rows: list[Any], columns: list[Floats], *, whole: bool) -> Floats:
-    shape = (n_rows, len(columns))
-    grid = np.empty(shape) if whole else np.full(shape, np.nan)
-    for s, column in enumerate(columns):
-        grid[rows[s], s] = column
-    return grid.reshape(-1)
+def _spread(length: int, rows: Ints, column: Floats) -> Floats:
+    out = np.full(length, np.nan)
+    out[rows] = column
+    return out
 
 
 def simulate(
@@ -145,18 +166,60 @@ def _run_compiled(
     buffer = np.empty(min(COMPILED_FILLS, 2 * n * total) + 2 * n, dtype=FillRow.dtype())
     equity = np.empty(total)
     decisions, progress = np.zeros(COUNT, dtype=np.int64), np.zeros(2, dtype=np.int64)
-    inputs = [line.open_time, line.open, line.high, line.low, line.close, line.signal]
-    state = [position_rows, market_rows, account_rows, rule_rows, equity, buffer]
-    addresses = [a.ctypes.data for a in (*inputs, *state)]
-    tail = (len(buffer), progress.ctypes.data, decisions.ctypes.data)
+    state = [a.ctypes.data for a in (position_rows, market_rows, account_rows, rule_rows)]
+    tail = (buffer.ctypes.data, len(buffer), progress.ctypes.data, decisions.ctypes.data)
     parts = []
-    t = 0
-    while t < total and progress[1] == 0:
-        stop = total if on_progress is None else min(total, t + 2_000_000)
-        t = entry(t, stop, n, *addresses, *tail)
-        parts.append(buffer[: progress[0]].copy())
-        if on_progress is not None:
-            on_progress(t)
+    done = 0
+    for first, rows, columns in _blocks(line):
+        inputs = [a.ctypes.data for a in (line.open_time[first:], *columns)]
+        t = 0
+        while t < rows and progress[1] == 0:
+            stop = rows if on_progress is None else min(rows, t + 2_000_000)
+            t = entry(t, stop, n, *inputs, *state, equity[first:].ctypes.data, *tail)
+            parts.append(buffer[: progress[0]].copy())
+            parts[-1]["t"] += first
+            if on_progress is not None:
+                on_progress(first + t)
+        done = first + t
+        if progress[1] == 1:
+            break
     fills = parts[0] if len(parts) == 1 else np.concatenate([buffer[:0], *parts])
     end = Account.unpack(account_rows)[0]
-    return Run(t, equity[:t], fills, end, Position.unpack(position_rows), decisions, "compiled")
+    return Run(done, equity[:done], fills, end, Position.unpack(position_rows), decisions, "compiled")
+
+
+def _blocks(line: Timeline) -> Iterator[tuple[int, int, Any]]:
+    """Row-major blocks of the timeline: first row, rows, columns. One symbol's columns are a block as they are.
+
+    Several symbols' columns are laid side by side a block at a time, the next one while the loop works on this one:
+    whole, they would cost as much as the loop, and twice the memory of the candles.
+    """
+    n, total = line.symbols, len(line.open_time)
+    columns = [line.columns[name] for name in COLUMNS]
+    if n == 1:
+        yield 0, total, [column[0] for column in columns]
+        return
+    size = max(1, BLOCK_NUMBERS // n)
+    if total < WORTH_A_THREAD * size:
+        size = max(1, total)
+    rooms = np.empty((2, len(COLUMNS), size, n))
+
+    def lay(first: int) -> npt.NDArray[Any]:
+        room = rooms[first // size % 2]
+        for c, column in enumerate(columns):
+            for s in range(n):
+                part = column[s][first : first + size]
+                room[c, : len(part), s] = part
+        return np.asarray(room)
+
+    if size >= total:
+        yield 0, total, lay(0)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(lay, 0)
+        for first in range(0, total, size):
+            room = coming.result()
+            coming = pool.submit(lay, first + size)
+            yield first, min(size, total - first), room

@@ -9,24 +9,42 @@ import numpy as np
 
 from atb.core.errors import AtbError, StrategyError
 from atb.core.timeframe import iso_minute
-from atb.engine.candles import Candles, Floats
+from atb.engine.candles import COLUMNS, Candles, Floats
 from atb.strategy.contract import Strategy
 from atb.strategy.loader import aside, error_in
+
+CANDLE_COLUMNS = ("open_time", *COLUMNS)
+COPY_FIRST = "Candles are read-only; work on a copy, as in close = candles.close.copy()."
 
 
 def compute_signals(strategy: Strategy, candles: Candles) -> Floats:
     """`strategy.signals(candles)`, checked: float64[n] in [-1, 1], NaN only while warming up (or where it is meant)."""
-    path = source_path(strategy)
+    signals = ask(strategy, candles)
+    check_values(signals, candles, strategy)
+    return signals
+
+
+def ask(strategy: Strategy, candles: Candles) -> Floats:
+    """`strategy.signals(candles)` as float64[n], whatever its values; the candles must stay as they were."""
+    columns = [getattr(candles, name) for name in CANDLE_COLUMNS]
     try:
         with aside():
             answer = strategy.signals(candles)
     except AtbError:
         raise
     except (Exception, SystemExit) as error:
-        raise error_in(path, error, "failed in signals()") from error
-    signals = _as_floats(answer, len(candles), strategy)
-    _check_values(signals, candles, strategy)
-    return signals
+        raise _failure(strategy, error) from error
+    for name, column in zip(CANDLE_COLUMNS, columns, strict=True):
+        if getattr(candles, name) is not column or column.flags.writeable:  # the engine trades on the same arrays
+            raise StrategyError(f"{place(strategy)}: signals() changed candles.{name}.", COPY_FIRST)
+    return _as_floats(answer, len(candles), strategy)
+
+
+def _failure(strategy: Strategy, error: BaseException) -> StrategyError:
+    told = error_in(source_path(strategy), error, "failed in signals()")
+    if isinstance(error, ValueError) and "read-only" in str(error):
+        return StrategyError(told.what, COPY_FIRST)
+    return told
 
 
 def lookback_of(strategy: Strategy) -> int:
@@ -50,9 +68,10 @@ def source_path(strategy: Strategy) -> Path:
 
 
 def place(strategy: Strategy) -> str:
-    """File and line of the strategy's `signals`."""
+    """File and line of the strategy's `signals`, or the file alone where they are inherited or wrapped."""
+    path = str(source_path(strategy))
     code = getattr(type(strategy).signals, "__code__", None)
-    return f"{source_path(strategy)}, line {code.co_firstlineno}" if code else str(source_path(strategy))
+    return f"{path}, line {code.co_firstlineno}" if code and code.co_filename == path else path
 
 
 def _as_floats(answer: object, n: int, strategy: Strategy) -> Floats:
@@ -68,7 +87,8 @@ def _as_floats(answer: object, n: int, strategy: Strategy) -> Floats:
     return signals
 
 
-def _check_values(signals: Floats, candles: Candles, strategy: Strategy) -> None:
+def check_values(signals: Floats, candles: Candles, strategy: Strategy) -> None:
+    """Refuse signals outside [-1, 1], and NaN after the warm-up unless the strategy is silent at times."""
     wild = np.isinf(signals) | (np.abs(signals) > 1.0)
     if wild.any():
         t = int(np.argmax(wild))

@@ -1,0 +1,298 @@
+"""The command line as a stranger meets it: output for people and for programs, and whole ways through the product."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.market import HEAD, PEEKS, Bar, candle_file, scripted, walk_file
+from tests.integration.shell import ESCAPE, RUN, SHORT, Shell, plain, stable
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+# --- output
+
+
+def test_json_has_the_documented_keys(shell: Shell) -> None:
+    documented = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "json.md").read_text(), re.MULTILINE)
+    names = {name for cell in documented for name in re.findall(r"`(\w+)`", cell)}
+    result = shell(*RUN, *SHORT, "--json", ok=True).json
+    assert set(result) == names
+    assert result["trades"] and result["fills"]
+
+
+def test_json_of_every_command(shell: Shell) -> None:
+    shell("data", "import", "candles.csv", "--symbol", "BTCUSDT", ok=True)
+    commands = [
+        ("data", "list"), ("data", "gaps", "BTCUSDT"), ("data", "rules", "BTCUSDT"), ("strategies", "list"),
+        ("strategies", "show", "sma_cross"),
+        ("strategies", "check", "sma_cross", "--data", "candles.csv", "-p", "slow=20"), ("models", "list"), ("models", "verify"),
+    ]  # fmt: skip
+    listed, gaps, rules, strategies, shown, checked, *_ = (
+        ran.json for ran in shell.many([(*c, "--json") for c in commands])
+    )
+    assert [(row["symbol"], row["from"], row["to"]) for row in listed] == [
+        ("BTCUSDT", "2024-01-01T00:00:00Z", "2024-01-13T12:00:00Z")
+    ]
+    assert gaps["rows"] == 300 and gaps["gaps"] == []
+    assert rules["symbol"] == "BTCUSDT" and rules["date"]
+    assert {row["origin"] for row in strategies} == {"shipped"}
+    assert shown["params"][0]["name"] == "fast" and shown["lookback_bars"] == 100
+    assert checked == {"passed": True, "candles": 300, "checked": 281, "findings": []}
+
+
+def test_a_pipe_gets_plain_rows(shell: Shell) -> None:
+    shell("data", "import", "candles.csv", "--symbol", "BTCUSDT", ok=True)
+    listed, rules, report, shown = (
+        ran.out
+        for ran in shell.many(
+            [("data", "list"), ("data", "rules", "BTCUSDT"), (*RUN, *SHORT), ("strategies", "show", "sma_cross")]
+        )
+    )  # fmt: skip
+    assert listed.splitlines()[0].split("\t") == [
+        "venue",
+        "market",
+        "symbol",
+        "timeframe",
+        "from",
+        "to",
+        "parts",
+        "bytes",
+    ]
+    assert rules.splitlines()[1].split("\t")[:4] == ["BTCUSDT", "0.00001", "0.01", "5"]
+    assert "\nend equity\t" in report and "\nstrategy\tsma_cross fast=2 slow=5\n" in report
+    assert "param fast\t20  (2 to 1000) window of the fast average, candles" in shown
+    for text in (listed, rules, report, shown):
+        assert not re.search(r"[\x1b━│┃─▁█]", text)
+
+
+@pytest.mark.parametrize("columns", [120, 80, 50])
+def test_a_terminal_gets_tables_that_fit(shell: Shell, columns: int) -> None:
+    for args in ((*RUN, *SHORT), ("strategies", "list"), ("data", "rules", "BTCUSDT")):
+        ran = shell.on_terminal(*args, columns=columns)
+        assert ran.code == 0
+        lines = plain(ran.out).splitlines()
+        wide = [
+            line for line in lines if len(line.rstrip()) > columns and not line.startswith(("Note:", "***", "WARNING"))
+        ]
+        assert wide == []
+        assert "\x1b[1m" in ran.out  # bold headers
+        assert "\t" not in ran.out
+
+
+def test_the_chart_spans_the_whole_run(shell: Shell) -> None:
+    shell.write("strategies/scripted.py", scripted())
+    rise = [Bar(100, 1.0), *(Bar(100 * 1.01**i) for i in range(1, 200))]
+    shell.write("rise.csv", candle_file(rise))
+    ran = shell.on_terminal(
+        "backtest", "scripted", "--symbol", "BTCUSDT", "--data", "rise.csv", "--fraction", "1", "--max-position", "1"
+    )
+    chart = [line for line in plain(ran.out).splitlines() if "█" in line]
+    assert len(chart) >= 8
+    assert max(map(len, chart)) >= 70
+    assert len(chart[0].rstrip()) == max(len(line.rstrip()) for line in chart)  # the end is the top
+
+
+def test_errors_are_coloured_on_a_terminal_only(shell: Shell) -> None:
+    args = ("backtest", "sma_cros", "--symbol", "BTCUSDT")
+    assert "\x1b[" in shell.on_terminal(*args).out
+    assert not ESCAPE.search(shell(*args).err)
+
+
+def test_simulated_is_said_at_both_ends(shell: Shell) -> None:
+    args = ("backtest", "sma_cross", "--symbol", "BTCUSDT", "--provider", "simulated", "--days", "30")
+    lines = shell(*args, ok=True).out.splitlines()
+    assert "SIMULATED" in lines[0] and "SIMULATED" in lines[-1]
+    assert shell(*args, "--json", ok=True).json["simulated"] is True
+
+
+def test_what_a_strategy_prints_does_not_spoil_the_json(shell: Shell) -> None:
+    shell.write(
+        "strategies/chatty.py", "print('hello')\n" + HEAD + "print('thinking')\n        return candles.close * 0\n"
+    )
+    ran = shell("backtest", "chatty", "--symbol", "BTCUSDT", "--data", "candles.csv", "--json", ok=True)
+    assert ran.json["fills"] == []
+    assert "hello" in ran.err and "thinking" in ran.err
+
+
+def test_characters_that_the_terminal_cannot_show_are_no_failure(shell: Shell) -> None:
+    shell.write(
+        "strategies/ümlaut.py",
+        HEAD.replace("class A(Strategy):", 'class A(Strategy):\n    """Überblick → €."""')
+        + "return candles.close * 0\n",
+    )
+    ran = shell("strategies", "list", ok=True, env={"PYTHONIOENCODING": "ascii", "LANG": "C"})
+    assert "berblick" in ran.out
+
+
+# --- longer ways through the product
+
+
+def test_a_strategy_from_the_first_line_to_a_report(shell: Shell) -> None:
+    new = shell("strategies", "new", "my_idea", ok=True)
+    assert new.out == "" and "Wrote strategies/my_idea.py" in new.err
+    assert shell("strategies", "new", "my_idea").code == 2
+    listed = shell("strategies", "list", "--json", ok=True).json
+    assert {row["name"]: row["origin"] for row in listed}["my_idea"] == "strategies/my_idea.py"
+    assert "passed (251 of 300 candles" in shell("strategies", "check", "my_idea", "--data", "candles.csv", ok=True).out
+    ran = shell(
+        "backtest",
+        "my_idea",
+        "--symbol",
+        "BTCUSDT",
+        "--data",
+        "candles.csv",
+        "-p",
+        "window=10",
+        "--export",
+        "out",
+        "--json",
+        ok=True,
+    )
+    assert ran.json["strategy"]["params"] == {"window": 10} and ran.json["strategy"]["shipped"] is False
+    assert json.loads((shell.work / "out" / "result.json").read_text())["trades"] == ran.json["trades"]
+    assert "Wrote out/report.html" in ran.err
+    shadow = shell("strategies", "new", "sma_cross", ok=True)
+    assert "instead of the sma_cross that comes with atb" in shadow.err
+
+
+def test_a_check_that_fails_exits_10_and_names_the_candle(shell: Shell) -> None:
+    shell.write("strategies/peeks.py", PEEKS)
+    ran = shell("strategies", "check", "peeks", "--data", "candles.csv", "--json")
+    assert ran.code == 10
+    assert ran.json["passed"] is False and ran.json["findings"][0]["kind"] == "future"
+    told = shell("strategies", "check", "peeks", "--data", "candles.csv")
+    assert told.code == 10 and "peeks: FAILED" in told.out and "look-ahead" in told.out
+
+
+def test_a_broken_strategy_does_not_hide_the_others(shell: Shell) -> None:
+    shell.write("strategies/quits.py", "import sys\nsys.exit(3)\n")
+    rows = {row["name"]: row["summary"] for row in shell("strategies", "list", "--json", ok=True).json}
+    assert rows["quits"].startswith("BROKEN: strategies/quits.py, line 2: SystemExit: 3")
+    assert "BROKEN" not in rows["sma_cross"]
+
+
+def test_importing_and_looking(shell: Shell) -> None:
+    lines = walk_file(300).splitlines(keepends=True)
+    shell.write("gappy.csv", "".join([*lines[:101], *lines[151:]]))
+    ran = shell("data", "import", "gappy.csv", "--symbol", "BTC/USDT", ok=True)
+    assert ran.out == "" and "Stored 250 candles of BTCUSDT 1h (50 missing; see: atb data gaps BTCUSDT 1h)" in ran.err
+    gaps = shell("data", "gaps", "BTCUSDT", ok=True)
+    assert gaps.out == "first_missing\tmissing\n2024-01-05T04:00:00Z\t50\n"
+    assert "50 missing (16.667%) in 1 gap;" in gaps.err
+    run = ("backtest", "sma_cross", "--symbol", "BTCUSDT", "--json")
+    assert shell(*run).code == 3
+    allowed = shell(*run, "--allow-gaps", ok=True).json
+    assert allowed["data"][0]["missing_candles"] == 50 and "16.7% of the candles are missing (allowed)" in " ".join(
+        allowed["notes"]
+    )
+    assert shell(*run, "--max-gaps", "0.2", ok=True).json["data"][0]["largest_gap_candles"] == 50
+    wrong = shell("data", "gaps", "BTCUSDT", "4h")
+    assert wrong.code == 3 and "Nearest: binance spot BTCUSDT 1h." in wrong.err
+
+
+def stored_close(shell: Shell, day: str) -> float:
+    """The end equity of holding from `day` on: shows which candles are stored."""
+    args = ("backtest", "buy_and_hold", "--symbol", "BTCUSDT", "--offline", "--start", day, "--json")
+    return float(shell(*args, ok=True).json["statistics"]["market_change"])
+
+
+def test_a_second_version_of_a_candle_is_refused_unless_it_replaces_the_first(shell: Shell) -> None:
+    lines = walk_file(300).splitlines(keepends=True)
+    fields = lines[300].split(",")
+    other = ",".join([*fields[:2], "99999.0", *fields[3:4], "99998.0", fields[5]])
+    shell.write("other.csv", "".join([*lines[:300], other]))
+    run = ("data", "import", "--symbol", "BTCUSDT")
+    assert "Stored 300 candles" in shell(*run, "candles.csv", ok=True).err
+    assert "Stored 0 candles of BTCUSDT 1h; 300 were there already" in shell(*run, "candles.csv", ok=True).err
+    before, change = shell.files(), stored_close(shell, "2024-01-02")
+    refused = shell(*run, "other.csv")
+    assert refused.code == 3 and shell.files() == before
+    assert refused.message.startswith("1 candles differ from those that are stored, the first at 2024-01-13T11:00:00Z")
+    assert "--replace" in refused.err
+    shell(*run, "other.csv", "--replace", ok=True)
+    assert stored_close(shell, "2024-01-02") > change + 1
+    shell(*run, "candles.csv", "--replace", ok=True)
+    assert stored_close(shell, "2024-01-02") == change
+
+
+def test_parts_that_contradict_each_other_are_mended_by_what_the_message_says(shell: Shell) -> None:
+    run = ("data", "import", "candles.csv", "--symbol", "BTCUSDT")
+    shell(*run, ok=True)
+    (part,) = shell.home.rglob("part-*.parquet")
+    aside = shell.work / part.name
+    part.rename(aside)
+    shell("data", "import", shell.write("other.csv", walk_file(300, 2)), "--symbol", "BTCUSDT", ok=True)
+    aside.rename(part)
+    told = shell("backtest", "sma_cross", "--symbol", "BTCUSDT")
+    assert told.code == 3 and "contradict each other" in told.message and "--replace" in told.err
+    shell(*run, "--replace", ok=True)
+    given = stable(shell(*RUN, "--json"))["data"][0]["sha256"]
+    assert stable(shell("backtest", "sma_cross", "--symbol", "BTCUSDT", "--json"))["data"][0]["sha256"] == given
+
+
+def test_candles_that_have_not_closed_are_not_imported(shell: Shell) -> None:
+    now = int(time.time() * 1000) // 3_600_000 * 3_600_000
+    shell.write("recent.csv", walk_file(50, start_ms=now - 47 * 3_600_000))
+    ran = shell("data", "import", "recent.csv", "--symbol", "BTCUSDT", ok=True)
+    assert "Stored 47 candles" in ran.err or "Stored 48 candles" in ran.err  # the hour may have turned
+    assert "candles have not closed yet and are left out" in ran.err
+    shell.write("future.csv", walk_file(5, start_ms=now + 3_600_000 * 5))
+    future = shell("data", "import", "future.csv", "--symbol", "ETHUSDT")
+    assert future.code == 3 and "No candle has closed yet" in future.message
+
+
+def test_several_symbols_share_one_account(shell: Shell) -> None:
+    shell.write("eth.csv", walk_file(250, 2))
+    ran = shell(*RUN, "--symbol", "ETHUSDT", "--data", "eth.csv", *SHORT, "--json", ok=True).json
+    assert ran["symbols"] == ["BTCUSDT", "ETHUSDT"]
+    assert {trade["symbol"] for trade in ran["trades"]} == {"BTCUSDT", "ETHUSDT"}
+    assert [facts["rows"] for facts in ran["data"]] == [300, 250]
+
+
+def test_a_settings_file_that_is_wrong_is_told(shell: Shell) -> None:
+    shell.write(".env", "ATB_BINANCE_API_URL=nonsense\n")
+    ran = shell(*RUN)
+    assert ran.code == 2 and ran.message == "ATB_BINANCE_API_URL='nonsense' is not a URL."
+
+
+def test_real_candles(shell: Shell, real_data: Path) -> None:
+    args = (
+        "backtest",
+        "sma_cross",
+        "--symbol",
+        "BTCUSDT",
+        "--data",
+        real_data / "binance_BTCUSDT_1h.parquet",
+        "--start",
+        "2024-01-01",
+        "--end",
+        "2025-01-01",
+    )
+    result = shell(*args, "--json", ok=True).json
+    assert result["data"][0]["rows"] == 8784 and result["data"][0]["missing_candles"] == 0
+    assert result["notes"] == []
+    assert result["statistics"]["market_change"] == pytest.approx(1.21, abs=0.05)
+
+
+def test_coinbase_s_candles_and_rules(shell: Shell) -> None:
+    ran = shell(
+        "backtest",
+        "sma_cross",
+        "--symbol",
+        "BTC-USD",
+        "--data",
+        "candles.csv",
+        "--provider",
+        "coinbase",
+        "--json",
+        ok=True,
+    ).json
+    assert ran["symbols"] == ["BTC-USD"] and ran["market_rules"][0]["symbol"] == "BTC-USD"
+    told = shell("data", "rules", "BTC-USD", "--provider", "coinbase", "--json", ok=True).json
+    assert ran["market_rules"][0]["lot"] == told["lot"]

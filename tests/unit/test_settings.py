@@ -1,0 +1,87 @@
+"""Settings: the environment, a .env beside the user, and defaults, in this order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from atb.core.errors import UsageError
+from atb.settings import load_settings
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (
+        "ATB_HOME",
+        "ATB_CACHE",
+        "ATB_BINANCE_API_URL",
+        "ATB_COINBASE_API_URL",
+        "XDG_DATA_HOME",
+        "XDG_CACHE_HOME",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_defaults_are_the_platform_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    settings = load_settings()
+    assert settings.home == tmp_path / "user/.local/share/atb"
+    assert settings.cache == tmp_path / "user/.cache/atb"
+    assert settings.candles == settings.home / "candles"
+    assert settings.market_rules == settings.home / "market_rules.json"
+    assert settings.urls == {}
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    assert load_settings().home == Path("/data/atb")
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert load_settings().home == tmp_path / "user/Library/Application Support/atb"
+
+
+def test_the_environment_comes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text("ATB_HOME=from-file\nATB_CACHE=cache-from-file\nATB_BINANCE_API_URL=http://file:1/\n")
+    monkeypatch.setenv("ATB_HOME", "from-environment")
+    settings = load_settings()
+    assert settings.home == tmp_path / "from-environment"
+    assert settings.cache == tmp_path / "cache-from-file"
+    assert settings.urls == {"binance": "http://file:1"}
+
+
+def test_an_empty_value_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATB_HOME", "")
+    monkeypatch.setenv("ATB_BINANCE_API_URL", "")
+    assert load_settings().home.name == "atb"
+    assert load_settings().urls == {}
+
+
+def test_a_tilde_is_the_user_s_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATB_HOME", "~/candles")
+    assert load_settings().home == tmp_path / "user/candles"
+
+
+def test_a_home_of_nobody_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATB_CACHE", "~no_such_user_here/atb")
+    with pytest.raises(UsageError, match="names no folder") as caught:
+        load_settings()
+    assert "ATB_CACHE" in caught.value.hint
+
+
+@pytest.mark.parametrize("value", ["nonsense", "ftp://host", "http://", "127.0.0.1:9000", "//host"])
+def test_what_is_no_url_is_refused_with_the_name_of_the_variable(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATB_COINBASE_API_URL", value)
+    with pytest.raises(UsageError, match="ATB_COINBASE_API_URL"):
+        load_settings()
+
+
+def test_a_file_that_is_no_text_is_a_usage_error() -> None:
+    Path(".env").write_bytes(b"ATB_HOME=\xff\xfe\xe9")
+    with pytest.raises(UsageError, match=r"\.env cannot be read"):
+        load_settings()
+
+
+def test_strategies_and_models_are_found_beside_the_user_and_with_the_package() -> None:
+    settings = load_settings()
+    assert settings.strategy_dirs == (Path("strategies"),)
+    assert settings.model_dirs == (Path("models"),)
+    assert (settings.shipped_strategies / "sma_cross.py").is_file()
