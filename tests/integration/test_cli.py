@@ -98,6 +98,19 @@ def test_the_chart_spans_the_whole_run(shell: Shell) -> None:
     assert len(chart[0].rstrip()) == max(len(line.rstrip()) for line in chart)  # the end is the top
 
 
+def test_progress_fits_a_narrow_terminal_and_is_taken_back(shell: Shell) -> None:
+    shell.write(
+        "strategies/slow.py", HEAD + "__import__('time').sleep(0.0005)\n        return np.sign(candles.close - 1e9)\n"
+    )
+    args = ("strategies", "check", "slow", "--candles", "1500")
+    ran = shell.on_terminal(*args, columns=30)
+    moving = [line for line in re.split(r"[\r\n]", plain(ran.out)) if "checking" in line]
+    assert moving and all(len(line) < 30 for line in moving)
+    assert "slow: passed" in plain(ran.out)
+    assert "checking" not in plain(ran.out).split("slow: passed")[0].split("\r")[-1]
+    assert shell(*args, ok=True).err == ""  # no bar in a log for what takes a second
+
+
 def test_errors_are_coloured_on_a_terminal_only(shell: Shell) -> None:
     args = ("backtest", "sma_cros", "--symbol", "BTCUSDT")
     assert "\x1b[" in shell.on_terminal(*args).out

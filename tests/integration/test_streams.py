@@ -51,6 +51,25 @@ def no_file_over_1_kb() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
 
 
+def no_file_over_100_bytes() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+
+def test_half_a_strategy_is_not_left_behind(shell: Shell) -> None:
+    process = shell.start("strategies", "new", "my_idea", preexec_fn=no_file_over_100_bytes)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 3 and "strategies/my_idea.py cannot be written: File too large." in err
+    assert list((shell.work / "strategies").iterdir()) == []
+    shell("strategies", "new", "my_idea", ok=True)
+
+
+def test_a_file_where_a_folder_should_be(shell: Shell) -> None:
+    shell.write("strategies", "")
+    ran = shell("strategies", "new", "my_idea")
+    assert ran.code == 3 and ran.message.startswith("strategies/my_idea.py cannot be written")
+    assert shell("strategies", "list", ok=True).out.startswith("name\t")
+
+
 def test_candles_that_do_not_fit_leave_nothing_behind(shell: Shell) -> None:
     process = shell.start("data", "import", "candles.csv", "--symbol", "BTCUSDT", preexec_fn=no_file_over_1_kb)
     _, err = process.communicate(timeout=30)

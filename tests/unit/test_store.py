@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -197,18 +199,19 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     assert "ATB_HOME" in caught.value.hint
 
 
-@pytest.fixture
-def small_files() -> object:
-    """No file may grow over 1 kB, as on a disk that is full."""
+@contextlib.contextmanager
+def small_files() -> Iterator[None]:
+    """No file may grow over 1 kB, as on a disk that is full. Only around the call: the test runner writes too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
-    yield None
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be stored"):
+    with small_files(), pytest.raises(DataError, match="cannot be stored"):
         filled(tmp_path, (0, 60))
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 

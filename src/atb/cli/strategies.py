@@ -224,13 +224,14 @@ def new(name: Name) -> None:
     path = Path("strategies") / f"{name}.py"
     shipped = name in App().strategies()
     text = TEMPLATE.format(cls="".join(part.capitalize() for part in name.split("_")))
+    if path.exists():
+        raise UsageError(f"{path} exists already.", "Choose another name, or edit it.")
     try:
         path.parent.mkdir(exist_ok=True)
-        with path.open("x") as file:
-            file.write(text)
-    except FileExistsError:
-        raise UsageError(f"{path} exists already.", "Choose another name, or edit it.") from None
+        path.write_text(text)
     except OSError as error:
+        if path.is_file():
+            path.unlink()  # half of it is no strategy
         raise DataError(f"{path} cannot be written: {error.strerror}.") from None
     typer.echo(f"Wrote {path}", err=True)
     if shipped:

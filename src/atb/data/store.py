@@ -153,7 +153,8 @@ def _without_repeats(columns: list[npt.NDArray[Any]], folder: Path) -> list[npt.
     """Rows in order of time, each once; parts that contradict each other are a DataError."""
     order = np.argsort(columns[0], kind="stable")
     columns = [column[order] for column in columns]
-    repeats = np.append(False, np.diff(columns[0]) == 0)
+    repeats = np.zeros(len(order), dtype=np.bool_)
+    repeats[1:] = np.diff(columns[0]) == 0
     for column in columns[1:]:
         if bool(np.any(repeats[1:] & (column[1:] != column[:-1]))):
             raise DataError(

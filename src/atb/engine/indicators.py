@@ -11,6 +11,8 @@ import numpy as np
 from atb.engine.candles import Candles, Floats, Ints
 
 RETURN_UNIT = float(2**25)  # fixed-point unit of log returns: 3e-8
+SAFE_WINDOW = 1024  # so many whole numbers of up to 2**53 add up to less than 2**63
+LOW_BITS = 31
 LARGEST_RETURN = 2.0  # a log return beyond it (a factor of 7) counts as this much, so that its square still fits
 
 
@@ -23,6 +25,18 @@ def rolling_sum(values: Ints, window: int) -> Ints:
     sums = total[window - 1 :].copy()
     sums[1:] -= total[:-window]
     return sums
+
+
+def rounded_sums(values: Ints, window: int) -> Floats:
+    """Sums of `window` whole numbers of up to 2**53 (a million of them at most), exact and then rounded once, float64.
+
+    Where a window's sum may not fit into 64 bits, the high and the low bits are summed apart. Either way the result is
+    the float next to the exact sum.
+    """
+    if window <= SAFE_WINDOW:
+        return rolling_sum(values, window).astype(np.float64)
+    high, low = values >> LOW_BITS, values & ((1 << LOW_BITS) - 1)
+    return np.asarray(rolling_sum(high, window) * float(1 << LOW_BITS) + rolling_sum(low, window), dtype=np.float64)
 
 
 def _padded(values: Floats, window: int, n: int) -> Floats:
@@ -38,7 +52,7 @@ def sma(candles: Candles, window: int, column: str = "close") -> Floats:
     n = len(candles)
     if n < window:
         return np.full(n, np.nan)
-    return _padded(rolling_sum(candles.exact(column), window) / (window * candles.unit(column)), window, n)
+    return _padded(rounded_sums(candles.exact(column), window) / (window * candles.unit(column)), window, n)
 
 
 def rolling_std(values: Floats, mean: Floats, window: int) -> Floats:
@@ -94,7 +108,7 @@ def realized_volatility(close: Floats, window: int) -> Floats:
     n = len(close)
     if n < window + 1:
         return np.full(n, np.nan)
-    mean_square = rolling_sum(fixed_returns(close) ** 2, window) / window
+    mean_square = rounded_sums(fixed_returns(close) ** 2, window) / window
     return _padded(np.sqrt(mean_square) / RETURN_UNIT, window + 1, n)
 
 
@@ -107,8 +121,8 @@ def rsi(candles: Candles, window: int) -> Floats:
     if n < window + 1:
         return np.full(n, np.nan)
     change = np.diff(candles.exact("close"))
-    gains = rolling_sum(np.maximum(change, 0), window)
-    moves = rolling_sum(np.abs(change), window)
+    gains = rounded_sums(np.maximum(change, 0), window)
+    moves = rounded_sums(np.abs(change), window)
     with np.errstate(invalid="ignore", divide="ignore"):
         value = np.where(moves == 0, 50.0, 100.0 * gains / moves)
     return _padded(value, window + 1, n)
@@ -129,4 +143,4 @@ def atr(candles: Candles, window: int) -> Floats:
         return np.full(n, np.nan)
     close, high, low = candles.exact("close"), candles.exact("high"), candles.exact("low")
     ranges = np.maximum(high[1:], close[:-1]) - np.minimum(low[1:], close[:-1])
-    return _padded(rolling_sum(ranges, window) / (window * candles.unit("close")), window + 1, n)
+    return _padded(rounded_sums(ranges, window) / (window * candles.unit("close")), window + 1, n)
