@@ -22,6 +22,7 @@ from atb.engine.candles import COLUMNS, Candles
 from tests.conftest import random_candles, same_candles
 
 HEADER = ["open_time", *COLUMNS]
+HOUR_MS = 3_600_000
 CANDLES = random_candles(20)
 
 
@@ -32,6 +33,9 @@ def rows_of(candles: Candles = CANDLES, time: Callable[[int], object] = iso) -> 
         for i in range(len(candles))
     ]
     return [HEADER, *body]
+
+
+BODY = list(enumerate(rows_of()[1:]))
 
 
 def written(path: Path, rows: list[list[str]], *, between: str = ",", end: str = "\n", before: str = "") -> Path:
@@ -192,6 +196,10 @@ BAD_CSV: dict[str, tuple[Callable[[], list[list[str]]], str]] = {
     "a number among texts": (
         lambda: with_field(6, "open_time", "1704081600000"),
         "column open_time, line 6: '1704081600000' is not a time.",
+    ),
+    "one time too long": (
+        lambda: [HEADER, *([f"{1704067200000 + i * HOUR_MS}{'000' if i == 4 else ''}", *r[1:]] for i, r in BODY)],
+        "column open_time, line 6: 1704081600000000 is not a time since 1980 (ms since 1970).",
     ),
     "off the grid": (
         lambda: with_field(6, "open_time", "2024-01-01T04:07:00Z"),

@@ -35,7 +35,7 @@ from atb.core.errors import StrategyError
 from atb.engine.candles import Candles, Floats
 from atb.strategy.contract import Strategy
 from atb.strategy.gate_series import gaps_of, patchwork_points, spread
-from atb.strategy.gate_tests import Finding, Gate, Progress, twin_of
+from atb.strategy.gate_tests import Finding, Gate, Progress
 from atb.strategy.signals import ask, check_values, lookback_of, place
 
 SEGMENT_BARS = 400  # candles of a stretch at loading, beyond the lookback
@@ -66,19 +66,16 @@ def refuse(strategy: Strategy, report: GateReport) -> None:
 
 
 def check_on_load(strategy: Strategy, candles: Candles, signals: Floats, min_confidence: float, exact: bool) -> None:
-    """The quick gate before a run: three short stretches of the series, with a sample of each test in them.
-
-    It asks a twin of the strategy, which has not seen the whole series.
-    """
+    """The quick gate before a run: three short stretches of the series, with a sample of each test in them."""
     n, lookback = len(candles), lookback_of(strategy)
-    gate = Gate(twin_of(strategy, type(strategy)), candles, signals, min_confidence, exact)
+    gate = Gate(strategy, candles, signals, min_confidence, exact)
     length = min(n, lookback + SEGMENT_BARS)
     with _quiet():
         for start in sorted({0, (n - length) // 2, n - length}):
-            gate.stretch(start, start + length)
             gate.windows(spread(start + lookback - 1, start + length, LOAD_WINDOWS))
             gate.patchworks(patchwork_points(start, start + length, lookback, gaps_of(lookback)[0], LOAD_PHASES))
             gate.futures(start, start + length, LOAD_CUTS)
+            gate.stretch(start, start + length)
         refuse(strategy, GateReport(gate.outside(), n, length))
 
 
@@ -104,10 +101,10 @@ def check_fully(
         gate = Gate(strategy, candles, ask(strategy, candles), min_confidence, exact)
         findings = gate.unstable()
         if not findings:
-            gate.futures(0, n, CUTS)
             gate.windows(spread(lookback - 1, n, WINDOWS))
             batches = chain(*(patchwork_points(0, n, lookback, gap) for gap in gaps_of(lookback)))
             gate.patchworks(batches, on_progress)
+            gate.futures(0, n, CUTS)
             findings = gate.outside()
         findings += gate.warm_up() + gate.lag(lag_is_fatal)
     report = GateReport(findings, n, n - lookback + 1)

@@ -53,20 +53,27 @@ def different(a: Floats, b: Floats, min_confidence: float, exact: bool) -> Mask:
 
 
 class Gate:
-    """The tests, over one series and its signals. They gather suspects; `outside` names the one to report."""
+    """The tests, over one series and its signals. They gather suspects; `outside` names the one to report.
+
+    They ask a newcomer: what `strategy`, who gave the signals, may have kept of the series would hide what it leaks.
+    For the same reason single windows, in order of time, come before longer series.
+    """
 
     def __init__(
         self, strategy: Strategy, candles: Candles, signals: Floats, min_confidence: float, exact: bool
     ) -> None:
-        self.strategy, self.candles, self.signals = strategy, candles, signals
+        self.witness, self.strategy = strategy, newcomer(strategy)
+        self.candles, self.signals = candles, signals
         self.min_confidence, self.exact = min_confidence, exact
         self.lookback = lookback_of(strategy)
-        self.suspects, self.grave, self.inexact = np.zeros((3, len(candles)), bool)
+        self.alone, self.suspects, self.grave, self.inexact = np.zeros((4, len(candles)), bool)
 
     def windows(self, points: Iterable[int]) -> None:
         """The exact window of each point, alone."""
         for t in points:
-            self._compare(np.array([t]), np.array([self._alone(t)]))
+            if not self.alone[t]:
+                self.alone[t] = True
+                self._compare(np.array([t]), np.array([self._alone(t)]))
 
     def patchworks(self, batches: Iterator[Ints], on_progress: Progress | None = None) -> None:
         """Many windows at once, in foreign surroundings."""
@@ -106,10 +113,10 @@ class Gate:
 
     def unstable(self) -> list[Finding]:
         """Asked again, or asked other things before, a strategy must answer the same."""
-        newcomer = _newcomer(self.strategy)
-        self._tolerant(self.candles.window(len(self.candles) - self.lookback, len(self.candles)), newcomer)
-        for other in (self.strategy, newcomer):
-            differs = self._differs(self.signals, ask(other, self.candles))
+        other = newcomer(self.witness)
+        self._tolerant(self.candles.window(len(self.candles) - self.lookback, len(self.candles)), other)
+        for asked in (self.witness, other):
+            differs = self._differs(self.signals, ask(asked, self.candles))
             if differs.any():
                 return [self._finding("unstable", UNSTABLE, int(np.argmax(differs)))]
         return []
@@ -170,7 +177,9 @@ class Gate:
 
     def _explained(self, t: int) -> tuple[str, str]:
         """The kind of what is wrong at t, and the words for it."""
-        if self._differs(*(np.array([self._alone(t)]) for _ in range(2)))[0]:
+        asked = (self.strategy, self.strategy, self.witness, newcomer(self.witness))
+        first, *others = (np.array([self._alone(t, strategy)]) for strategy in asked)
+        if any(self._differs(first, other)[0] for other in others):
             return "unstable", UNSTABLE
         if self._looks_ahead(t):
             return "future", "look-ahead: the signal of {} changes with candles that come after it."
@@ -200,9 +209,9 @@ class Gate:
         for factor in WILD:
             yield wild_future(self.candles, t, factor, self.lookback)
 
-    def _alone(self, t: int) -> float:
+    def _alone(self, t: int, strategy: Strategy | None = None) -> float:
         """The signal of t from its exact window; NaN if it cannot be had."""
-        answers = self._tolerant(self._window(t))
+        answers = self._tolerant(self._window(t), strategy)
         return float("nan") if answers is None else float(answers[-1])
 
     def _window(self, t: int) -> Candles:
@@ -238,17 +247,17 @@ class Gate:
         return Finding(kind, t, open_ms, text.replace("{}", f"candle {t} ({iso_minute(open_ms)})"), fatal)
 
 
-def _newcomer(strategy: Strategy) -> Strategy:
+def newcomer(strategy: Strategy) -> Strategy:
     """The same strategy from a fresh load of its file, so that nothing it keeps anywhere is shared."""
     cls = type(strategy)
     try:
         with aside():
-            return twin_of(strategy, runpy.run_path(str(source_path(strategy)))[cls.__name__])
+            return _twin(strategy, runpy.run_path(str(source_path(strategy)))[cls.__name__])
     except (Exception, SystemExit):  # noqa: BLE001  a class made elsewhere, or a file that runs once only: a new object must do
-        return twin_of(strategy, cls)
+        return _twin(strategy, cls)
 
 
-def twin_of(strategy: Strategy, cls: type[Strategy]) -> Strategy:
+def _twin(strategy: Strategy, cls: type[Strategy]) -> Strategy:
     """A new `cls` with the parameters and the model of `strategy`."""
     twin = cls(**strategy.values())
     twin.model = strategy.model

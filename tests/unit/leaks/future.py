@@ -230,8 +230,9 @@ class ZigZag(Planted):
 
     def view(self, candles: Candles) -> Any:
         signal, extreme, rising = np.zeros(len(candles)), 0, True
-        for t, price in enumerate(candles.close):
-            best = candles.close[extreme]
+        close = candles.close.tolist()
+        for t, price in enumerate(close):
+            best = close[extreme]
             if (price > best) == rising:
                 extreme = t
             elif abs(price / best - 1.0) > 0.02:
@@ -332,6 +333,15 @@ class AllTimeHigh(Planted):
         return np.where(np.arange(len(candles)) < np.argmax(candles.high), 1.0, -1.0)
 
 
+class RefusesAndLeaks(Planted):
+    """Refuses markets that never were, and looks ahead in real ones, seldom."""
+
+    def view(self, candles: Candles) -> Any:
+        if (np.abs(candles.close[1:] / candles.close[:-1] - 1.0) > 0.35).any():
+            raise ValueError("a price moved by more than {0.35}")
+        return np.where(shifted(candles.low, -1) < 0.96 * candles.close, -1.0, np.sign(trend(candles, 20)))
+
+
 class TripleBarrier(Planted):
     """A label used as a feature: does a rise of 1 % come before a fall of 1 % within ten candles?"""
 
@@ -344,10 +354,10 @@ class TripleBarrier(Planted):
 
 
 class CandleCount(Planted):
-    """Waits until it has been given 5,000 candles."""
+    """Waits until it has been given 2,500 candles."""
 
     def view(self, candles: Candles) -> Any:
-        return np.sign(trend(candles, 20)) if len(candles) >= 5_000 else np.zeros(len(candles))
+        return np.sign(trend(candles, 20)) if len(candles) >= 2_500 else np.zeros(len(candles))
 
 
 class DecimalPlaces(Planted):

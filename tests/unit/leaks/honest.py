@@ -61,8 +61,8 @@ class Cautious(Planted):
     """Refuses candles that look wrong: no artificial market, please."""
 
     def view(self, candles: Candles) -> Any:
-        if (np.abs(candles.close[1:] / candles.close[:-1] - 1.0) > 0.18).any():
-            raise ValueError("a price moved by more than 18 %")
+        if (np.abs(candles.close[1:] / candles.close[:-1] - 1.0) > 0.35).any():
+            raise ValueError("a price moved by more than 35 %")
         return np.sign(trend(candles, 20))
 
 
@@ -116,9 +116,9 @@ class PandasMean(Planted):
 
 
 class LongEma(Planted):
-    """An exponential average of span 5 that has 110 candles to forget its start."""
+    """An exponential average of span 5 that has 80 candles to forget its start."""
 
-    bars = 110
+    bars = 80
 
     def view(self, candles: Candles) -> Any:
         close = to_pandas(candles)["close"]

@@ -128,10 +128,10 @@ class RowNumber(MemoryLeak):
 
 
 class OneRow(MemoryLeak):
-    """Row 7,000 is special."""
+    """Row 2,000 is special."""
 
     def view(self, candles: Candles) -> Any:
-        return np.where(np.arange(len(candles)) == 7_000, 0.5, np.sign(trend(candles, 20)))
+        return np.where(np.arange(len(candles)) == 2_000, 0.5, np.sign(trend(candles, 20)))
 
 
 class HeldPosition(MemoryLeak):

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from atb.core.timeframe import timeframe_ms
 from atb.engine.candles import Candles, Floats
 from atb.strategy import to_pandas
 from tests.unit.leaks.base import Planted, shifted, trend
@@ -13,6 +14,15 @@ from tests.unit.leaks.base import Planted, shifted, trend
 
 class Unstable(Planted):
     kind = "unstable"
+
+
+def next_close_in(diary: dict[int, float], candles: Candles, at_least: float = 0.0) -> Floats:
+    """Sign of the move to the next close as the diary has it; 0.0 where it has none."""
+    times, step = candles.open_time.tolist(), timeframe_ms(candles.timeframe)
+    for time, close in zip(times, candles.close.tolist(), strict=True):
+        diary.setdefault(time, close)
+    moves = np.array([diary.get(time + step, diary[time]) / diary[time] - 1.0 for time in times])
+    return np.asarray(np.where(np.abs(moves) >= at_least, np.sign(moves), 0.0))
 
 
 class FittedOnce(Unstable):
@@ -31,6 +41,31 @@ class SharedCache(Unstable):
 
     def view(self, candles: Candles) -> Any:
         return np.sign(candles.close - self.cache.setdefault("mean", float(candles.close.mean())))
+
+
+class Diary(Unstable):
+    """Writes down each close it is shown, and later trades on what it has read there of the next candle."""
+
+    def view(self, candles: Candles) -> Any:
+        return next_close_in(vars(self).setdefault("diary", {}), candles)
+
+
+SEEN: dict[int, float] = {}
+
+
+class DiaryOfTheModule(Unstable):
+    """The same in a dictionary of the module."""
+
+    def view(self, candles: Candles) -> Any:
+        return next_close_in(SEEN, candles)
+
+
+class RareDiary(Unstable):
+    """The same, where the next close is 2 % away only."""
+
+    def view(self, candles: Candles) -> Any:
+        tomorrow = next_close_in(vars(self).setdefault("diary", {}), candles, at_least=0.02)
+        return np.where(tomorrow, tomorrow, trend(candles, 20))
 
 
 class CountsCalls(Unstable):
@@ -58,6 +93,14 @@ class SeededOnce(Unstable):
     def view(self, candles: Candles) -> Any:
         self.random = self.random or np.random.default_rng(1)
         return self.random.uniform(-1.0, 1.0, len(candles))
+
+
+class RandomWhenShort(Unstable):
+    """Chance only fills in where there is little history: in live trading."""
+
+    def view(self, candles: Candles) -> Any:
+        signal = np.sign(trend(candles, 20))
+        return signal if len(candles) > 100 else signal * np.random.random(len(candles))
 
 
 class SeededEachTime(Planted):
@@ -103,5 +146,15 @@ class FillsFrame(Planted):
         return np.sign(values - shifted(values, 1))
 
 
-UNSTABLE = [FittedOnce, SharedCache, CountsCalls, Random, SeededOnce]
+UNSTABLE = [
+    FittedOnce,
+    SharedCache,
+    Diary,
+    DiaryOfTheModule,
+    RareDiary,
+    CountsCalls,
+    Random,
+    SeededOnce,
+    RandomWhenShort,
+]
 MUTATING = [ScalesInPlace, ForcesWriting, ExchangesColumn, FillsFrame]
