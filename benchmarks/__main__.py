@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import engine, ml, peers, shell
+from benchmarks import engine, ml, peers, shell, stages
 from benchmarks.measure import Row, show
 
 SECTIONS: dict[str, tuple[str, Callable[[bool], list[Row]]]] = {
@@ -18,6 +18,8 @@ SECTIONS: dict[str, tuple[str, Callable[[bool], list[Row]]]] = {
     "ml": ("A model over a million candles", ml.million),
     "shell": ("Whole commands, in multiples of python -c pass", shell.commands),
     "imports": ("Imports, in multiples of python -c pass", shell.imports),
+    "stages": ("Where the rest goes: one run with its summary", stages.of_a_run),
+    "command": ("Where the rest goes: atb backtest sma_cross over 2,000 stored candles", stages.of_a_command),
     "peers": ("The same work elsewhere, 17,500 bars", peers.same_work),
 }
 

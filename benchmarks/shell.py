@@ -9,6 +9,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+from atb.venue.simulated import SIMULATED_START_MS, simulate_candles
 from benchmarks.measure import Row, best_of
 
 ATB = str(Path(sys.executable).with_name("atb"))
@@ -27,8 +28,6 @@ def store_candles(env: dict[str, str], days: float, symbol: str) -> None:
     import pyarrow as pa
     import pyarrow.csv
 
-    from atb.venue.simulated import SIMULATED_START_MS, simulate_candles
-
     candles = simulate_candles(symbol, "1h", SIMULATED_START_MS, round(days * 24), 7)
     names = ("open", "high", "low", "close", "volume")
     table = pa.table({"open_time": candles.open_time, **{name: getattr(candles, name) for name in names}})
@@ -38,23 +37,46 @@ def store_candles(env: dict[str, str], days: float, symbol: str) -> None:
 
 
 def commands(quick: bool) -> list[Row]:
-    """The three commands with a limit, and a subcommand's help."""
+    """The three commands with a limit, warm; a subcommand's help; and the first run after an installation."""
     env = environment()
     store_candles(env, 2000 / 24, "BTCUSDT")
     store_candles(env, 380, "ETHUSDT")
+    crossing = [ATB, "backtest", "sma_cross", "--symbol", "BTCUSDT"]
     lines = {
         "atb --help": ([ATB, "--help"], 9.0),
         "atb backtest --help": ([ATB, "backtest", "--help"], None),
-        "atb backtest sma_cross, 2,000 stored candles": ([ATB, "backtest", "sma_cross", "--symbol", "BTCUSDT"], 30.0),
-        "atb backtest ml_basic, a year": (
-            [ATB, "backtest", "ml_basic", "--symbol", "ETHUSDT", "--start", "2024-01-10", "--end", "2025-01-09"],
-            45.0,
-        ),
+        "atb backtest sma_cross, 2,000 stored candles": (crossing, 30.0),
     }
+    if has_model("ETHUSDT"):
+        year = ["--symbol", "ETHUSDT", "--start", "2024-01-10", "--end", "2025-01-09"]
+        lines["atb backtest ml_basic, a year"] = ([ATB, "backtest", "ml_basic", *year], 45.0)
     works = {name: partial(run, line, env) for name, (line, _) in lines.items()}
+    works["cold"] = partial(run_cold, crossing, env)
     seconds = best_of({"pass": lambda: run([sys.executable, "-c", "pass"], env), **works}, 5 if quick else 15)
     rows = [Row("python -c pass", seconds["pass"] * 1e3, "ms")]
-    return rows + [Row(name, seconds[name] / seconds["pass"], "x", limit) for name, (_, limit) in lines.items()]
+    rows += [Row(name, seconds[name] / seconds["pass"], "x", limit) for name, (_, limit) in lines.items()]
+    if not has_model("ETHUSDT"):
+        rows.append(Row("atb backtest ml_basic: no model of ETHUSDT is shipped, skipped", 0.0, ""))
+    return [*rows, Row("sma_cross, cold: no bytecode, no caches", seconds["cold"] / seconds["pass"], "x")]
+
+
+def has_model(symbol: str) -> bool:
+    """Whether there is a model of the hourly candles of `symbol`."""
+    from atb.app import App
+    from atb.core.errors import AtbError
+    from atb.strategy.model_registry import resolve_model
+
+    try:
+        resolve_model(App().model_roots(), symbol, "1h", "basic", SIMULATED_START_MS)
+    except AtbError:
+        return False
+    return True
+
+
+def run_cold(line: list[str], env: dict[str, str]) -> None:
+    """A run for which all Python code, the libraries' too, is compiled anew, and nothing of ours is cached."""
+    with tempfile.TemporaryDirectory() as empty:
+        run(line, {**env, "PYTHONPYCACHEPREFIX": f"{empty}/bytecode", "ATB_CACHE": f"{empty}/cache"})
 
 
 def imports(quick: bool) -> list[Row]:
