@@ -83,10 +83,11 @@ def plain(cache: Path) -> list[Row]:
     """Without compilation: in multiples of the bare loop in plain Python."""
     candles = market(SHORT)
     signal = crossing(candles)
-    columns: Any = [c.tolist() for c in (candles.open, candles.high, candles.low, candles.close, signal)]
+    numbers: Any = [c.tolist() for c in (candles.open, candles.high, candles.low, candles.close, signal)]
+    numbers += [[0.0] * len(candles), *LOOP_NUMBERS]
     seconds = best_of(
         {
-            "loop": lambda: bare_loop(*columns, [0.0] * len(candles), *LOOP_NUMBERS),
+            "loop": lambda: bare_loop(*numbers),
             "engine": lambda: run_engine([candles], [signal], "plain", cache),
         },
         7,
@@ -113,8 +114,7 @@ def ten_symbols(quick: bool) -> list[Row]:
         )
         rows.append(Row(f"ten symbols, {count:,} bars, in runs of one", seconds["ten"] / seconds["one"], "x", 12.0))
         memory = peak_memory(partial(run_engine, series, signals, "compiled", cache))
-        limit = 64.0 if count == LONG else None
-        rows.append(Row("  peak memory, a bar and symbol", memory / count / 10, "B", limit))
+        rows.append(Row("  peak memory, a bar and symbol", memory / count / 10, "B", 64.0))
     return rows
 
 
@@ -129,7 +129,10 @@ def growth(quick: bool) -> list[Row]:
         seconds = best_of({"run": work}, 3 if count >= LONG else 15)
         rows.append(Row(f"{count:,} bars", seconds["run"] / count * 1e9, "ns/bar"))
         memory = peak_memory(work)
-        rows.append(Row("  peak memory", memory / count, "B/bar", 64.0 if count >= LONG else None))
+        rows.append(Row("  peak memory", memory / count, "B/bar", 64.0 if count >= 10_000 else None))
+    candles = market(SHORT)
+    work = partial(run_engine, [candles], [crossing(candles)], "plain", cache)
+    rows.append(Row(f"plain Python, {SHORT:,} bars: peak memory", peak_memory(work) / SHORT, "B/bar", 64.0))
     return rows
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from atb.core.policy import make_policy
 from atb.engine import kernel, simulation
+from atb.engine.indicators import sma
 from atb.engine.reasons import COUNT
-from atb.engine.records import FillRow, flat_position, fresh_account
+from atb.engine.records import FillRow, Market, flat_position, fresh_account
 from atb.engine.rules import make_rules
-from atb.engine.simulation import simulate, timeline
+from atb.engine.simulation import COLUMNS, EngineChoice, simulate, timeline
 from atb.engine.trades import fold_trades
+from tests.conftest import random_candles
 from tests.property.test_engine_equals_reference import Case
 
 SEEDS = range(0, 600, 2)
@@ -27,31 +32,22 @@ def test_bar_by_bar_equals_the_loop(restart: bool) -> None:
         whole = simulate(line, case.markets, rules, case.balance, engine="compiled")
         n = line.symbols
         account, positions = fresh_account(case.balance), [flat_position() for _ in range(n)]
-        decisions, equity, fills = [0] * COUNT, [], []
-        columns = [c.tolist() for c in (line.open, line.high, line.low, line.close, line.signal)]
+        order, decisions, equity, fills = [0] * n, [0] * COUNT, [], []
+        columns = [[column.tolist() for column in line.columns[name]] for name in COLUMNS]
         for t in range(whole.rows):
             if restart:  # what a process that starts again would have: the records, nothing else
                 account = type(account).unpack(type(account).pack([account]))[0]
                 positions = type(positions[0]).unpack(type(positions[0]).pack(positions))
+                order = [0] * n
+            kernel.held_first(n, positions, order, account)
             buffer = [FillRow() for _ in range(2 * n + 1)]
-            o, h, l, c, s = (column[t * n : (t + 1) * n] for column in columns)  # noqa: E741
+            open_, high, low, close, signal = ([[column[t]] for column in of_symbols] for of_symbols in columns)
             count = kernel.step(
-                0,
-                n,
-                int(line.open_time[t]),
-                o,
-                h,
-                l,
-                c,
-                s,
-                positions,
-                case.markets,
-                account,
-                rules,
-                buffer,
-                0,
-                decisions,
-            )
+                0, n, int(line.open_time[t]), open_, high, low, close, signal, positions, order, case.markets, account,
+                rules, buffer, 0, decisions,
+            )  # fmt: skip
+            for p in positions:  # what is neither held nor wanted has no levels
+                assert p.qty or p.target_qty or (np.isnan(p.stop) and np.isnan(p.take)), f"seed {seed}, row {t}"
             fills += [(t, *row.as_tuple()[1:]) for row in buffer[:count]]
             equity.append(account.equity)
         assert np.array(equity).tobytes() == whole.equity.tobytes(), f"seed {seed}"
@@ -96,3 +92,23 @@ def test_a_full_fill_buffer_is_emptied_and_the_run_goes_on(monkeypatch: pytest.M
             assert small.fills.tobytes() == whole.fills.tobytes()
             assert small.equity.tobytes() == whole.equity.tobytes()
     assert most > 20
+
+
+@pytest.mark.parametrize("engine", ["plain", "compiled"])
+@pytest.mark.parametrize("count", [17_500, 100_000])
+def test_memory_grows_by_less_than_64_bytes_a_bar(engine: EngineChoice, count: int) -> None:
+    candles = random_candles(count)
+    line = timeline([candles], [np.sign(np.nan_to_num(sma(candles, 20) - sma(candles, 60)))])
+    market, rules = (
+        Market(lot=1e-5, tick=0.01, min_notional=5.0),
+        make_rules(make_policy({"max_drawdown": 1.0, "daily_loss_limit": 0.0}), 10.0, 5.0),
+    )
+    simulate(line, [market], rules, 1e9, engine=engine)
+    tracemalloc.start()
+    try:
+        run = simulate(line, [market], rules, 1e9, engine=engine)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(run.fills) > 100
+    assert peak < 64 * count

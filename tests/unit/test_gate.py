@@ -28,7 +28,7 @@ from atb.strategy.signals import compute_signals
 from atb.venue.simulated import SIMULATED_START_MS, simulate_candles
 from tests.conftest import same_candles
 from tests.unit.leaks.base import Planted, mean_of, trend
-from tests.unit.leaks.future import FUTURE, LastTenthByDate, NextCrash, NextJump, NextOpen, ShiftedSignalNan, Sleeping
+from tests.unit.leaks.future import FUTURE, LastTenthByDate, NextCrash, NextJump, NextOpen, Sleeping
 from tests.unit.leaks.honest import HONEST, ROUNDING, Cautious, PandasMean
 from tests.unit.leaks.late import LATE, LateSignal, LateUnlessNoVolume
 from tests.unit.leaks.memory import MEMORY, NeedsMore, OnlineDeviation, ShortByOneRarely

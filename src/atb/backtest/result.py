@@ -261,8 +261,8 @@ def market_curve(line: Timeline, rows: int, initial_balance: float) -> Floats:
     n = line.symbols
     total = np.zeros(rows)
     for s in range(n):
-        close = line.close[s::n][:rows]
-        open_ = line.open[s::n][:rows]
+        close = line.columns["close"][s][:rows]
+        open_ = line.columns["open"][s][:rows]
         present = ~np.isnan(close)
         if not present.any():
             total += initial_balance / n

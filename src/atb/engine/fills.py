@@ -3,7 +3,7 @@
 Written in the subset of Python that also compiles: scalars, records and arrays; no objects are made.
 """
 
-from math import floor
+from math import floor, nan
 from typing import Any
 
 from atb.engine.book import Book, apply_fill
@@ -47,10 +47,17 @@ def book_fill(
     row.rule = rule
 
 
+def want_nothing(p: Any) -> None:
+    """No target and no levels: of this symbol nothing is held and nothing is wanted."""
+    p.target_qty = 0
+    p.stop = nan
+    p.take = nan
+
+
 def close_position(p: Any, a: Any, rules: Any, reason: int) -> None:
     """What a fill that closes a position leaves behind: no levels, and what a new entry has to wait for."""
     a.open_positions -= 1
-    p.target_qty = 0
+    want_nothing(p)
     p.cooldown_left = rules.cooldown
     protective = (
         reason == STOP_LOSS
@@ -77,7 +84,7 @@ def buy_at_open(t: int, s: int, open_: float, p: Any, market: Any, a: Any, rules
     a.waiting_entries -= 1
     p.waiting = 0.0
     if a.halted == 1:
-        p.target_qty = p.qty
+        want_nothing(p)
         decisions[REFUSED_HALTED] += 1
         return 0
     price = open_ * (1.0 + rules.slip)
@@ -88,7 +95,7 @@ def buy_at_open(t: int, s: int, open_: float, p: Any, market: Any, a: Any, rules
         lots = floor(affordable) if affordable > 0.0 else 0
         rule = NEXT_OPEN_CASH_LIMITED
         if lots == 0 or (lots * market.lot) * price < market.min_notional:
-            p.target_qty = p.qty
+            want_nothing(p)
             decisions[NO_CASH] += 1
             return 0
     book_fill(t, s, lots, price, p.target_reason, rule, p, market, a, rules, row)
@@ -104,12 +111,10 @@ def buy_at_open(t: int, s: int, open_: float, p: Any, market: Any, a: Any, rules
 
 def fill_resting(
     t: int, s: int, open_: float, high: float, low: float, p: Any, market: Any, a: Any, rules: Any, row: Any
-) -> int:
-    """Fill the resting stop or take if the candle touches it; a candle that touches both fills the stop. 1 if filled."""
+) -> None:
+    """Fill the resting stop or take that the candle touches; a candle that touches both fills the stop."""
     stopped = low <= p.stop
     taken = high >= p.take
-    if not stopped and not taken:
-        return 0
     price = p.take
     rule = TAKE
     reason = TAKE_PROFIT
@@ -127,4 +132,3 @@ def fill_resting(
         rule = TAKE_BEFORE_STOP
     book_fill(t, s, -p.qty, price, reason, rule, p, market, a, rules, row)
     close_position(p, a, rules, reason)
-    return 1

@@ -1,10 +1,11 @@
-"""The one trading loop: `decide`, `step` and `run`, over S symbols that share one account.
+"""The one trading loop: `decide_held`, `decide_entry`, `step` and `run`, over S symbols that share one account.
 
 Live trading calls `step`'s two halves for one candle at a time; a backtest calls `run`. All of it is the subset of
 Python that also compiles (engine/compiled.py), and both give the same result bit for bit. The rules are those of
 docs/backtest-rules.md; the section numbers in the comments are of that page.
 
-Shapes: candle arrays are flat, row-major (T, S): symbol `s` at row `t` is at `t * S + s`. An absent candle is NaN.
+Shapes: columns of candles and signals are one per symbol, `close[s][t]` for symbol `s` at row `t`. An absent candle is
+NaN.
 """
 
 from math import nan
@@ -29,6 +30,7 @@ from atb.engine.reasons import (
 from atb.engine.risk import PROTECTABLE, refuse_entry, round_down, round_up, size_entry
 
 DAY_MS = 86_400_000
+LINE, AHEAD = 8, 64  # rows: numbers in a line of a processor's cache, and how far to look ahead
 
 
 class Target(NamedTuple):
@@ -50,7 +52,9 @@ def raise_stop(close: float, p: Any, market: Any, rules: Any) -> tuple[float, in
         if not level <= stop:
             stop = level
             reason = BREAK_EVEN
-    if rules.trailing > 0.0 and p.best_close >= p.entry_price * (1.0 + rules.trailing_after):
+    # The level moves with the best close alone: where this close is none, it has been tried before.
+    moved = close >= p.best_close or p.closes_held == 1
+    if rules.trailing > 0.0 and moved and p.best_close >= p.entry_price * (1.0 + rules.trailing_after):
         level = round_down(p.best_close * (1.0 - rules.trailing), market.tick)
         if not level <= stop:
             stop = level
@@ -100,14 +104,17 @@ def decide_held(close: float, signal: float, p: Any, market: Any, a: Any, rules:
     return Target(p.qty, stop, p.take, stop_reason, HOLD)
 
 
-def decide_flat(close: float, signal: float, p: Any, market: Any, a: Any, rules: Any) -> Target:
-    """The target of a symbol of which nothing is held (section 5, second list)."""
-    if not signal >= rules.min_confidence:
-        if signal != signal:
-            return Target(0, nan, nan, HOLD, NO_SIGNAL)
-        if signal <= -rules.min_confidence:
-            return Target(0, nan, nan, HOLD, SHORT_ON_SPOT)
-        return Target(0, nan, nan, HOLD, LOW_CONFIDENCE if signal > 0.0 else NEUTRAL)
+def why_no_entry(signal: float, rules: Any) -> int:
+    """The reason of a signal that is no entry."""
+    if signal != signal:
+        return NO_SIGNAL
+    if signal <= -rules.min_confidence:
+        return SHORT_ON_SPOT
+    return LOW_CONFIDENCE if signal > 0.0 else NEUTRAL
+
+
+def decide_entry(close: float, signal: float, p: Any, market: Any, a: Any, rules: Any) -> Target:
+    """The target of a symbol of which nothing is held, for a signal of at least min_confidence (section 5, second list)."""
     reason = refuse_entry(p, a, rules)
     if reason != ENTRY:
         return Target(0, nan, nan, HOLD, reason)
@@ -125,61 +132,84 @@ def decide_flat(close: float, signal: float, p: Any, market: Any, a: Any, rules:
     if rules.take_profit > 0.0:
         take = round_up(close * (1.0 + rules.take_profit), market.tick)
     lots, reason = size_entry(close, signal, stop, market, a, rules)
+    if lots == 0:
+        return Target(0, nan, nan, HOLD, reason)
     return Target(lots, stop, take, stop_reason, reason)
 
 
-def decide(close: float, signal: float, p: Any, market: Any, a: Any, rules: Any) -> Target:
-    """The target of one symbol at a close, from its signal, its position and the account."""
-    if p.qty != 0:
-        return decide_held(close, signal, p, market, a, rules)
-    return decide_flat(close, signal, p, market, a, rules)
-
-
-def fill_candle(
-    t: int, n: int, open_: Any, high: Any, low: Any, positions: Any, markets: Any, a: Any, rules: Any,
-    fills: Any, n_fills: int, decisions: Any,
+def fill_at_open(
+    t: int, n: int, open_: Any, positions: Any, markets: Any, a: Any, rules: Any, fills: Any, n_fills: int,
+    decisions: Any,
 ) -> int:  # fmt: skip
-    """Sections 1.1-1.3: what fills between the open and the close of row `t`. Returns the new number of fills."""
+    """Sections 1.1-1.2: what waited for the open of row `t`, sales first. Returns the new number of fills."""
     if a.waiting_exits > 0:
         for s in range(n):
             p = positions[s]
-            o = open_[t * n + s]
-            if p.target_qty < p.qty and o == o:
-                sell_at_open(t, s, o, p, markets[s], a, rules, fills[n_fills])
-                n_fills += 1
+            if p.target_qty < p.qty:
+                o = open_[s][t]
+                if o == o:
+                    sell_at_open(t, s, o, p, markets[s], a, rules, fills[n_fills])
+                    n_fills += 1
     if a.waiting_entries > 0:
         for s in range(n):
             p = positions[s]
-            o = open_[t * n + s]
-            if p.target_qty > p.qty and o == o:
-                n_fills += buy_at_open(t, s, o, p, markets[s], a, rules, fills[n_fills], decisions)
-    if a.open_positions > 0:
-        for s in range(n):
-            p = positions[s]
-            if p.qty != 0:
-                i = t * n + s
-                n_fills += fill_resting(t, s, open_[i], high[i], low[i], p, markets[s], a, rules, fills[n_fills])
+            if p.target_qty > p.qty:
+                o = open_[s][t]
+                if o == o:
+                    n_fills += buy_at_open(t, s, o, p, markets[s], a, rules, fills[n_fills], decisions)
     return n_fills
 
 
-def mark_close(t: int, n: int, open_ms: int, close: Any, positions: Any, markets: Any, a: Any, rules: Any) -> None:
+def fill_within(
+    t: int, n: int, open_: Any, high: Any, low: Any, positions: Any, order: Any, markets: Any, a: Any, rules: Any, fills: Any,
+    n_fills: int,
+) -> int:  # fmt: skip
+    """Section 1.3: the resting orders that row `t` touches. Returns the new number of fills."""
+    for k in range(min(a.open_positions, n)):
+        s = order[k]
+        p = positions[s]
+        if low[s][t] <= p.stop or high[s][t] >= p.take:
+            fill_resting(t, s, open_[s][t], high[s][t], low[s][t], p, markets[s], a, rules, fills[n_fills])
+            n_fills += 1
+    return n_fills
+
+
+def held_first(n: int, positions: Any, order: Any, a: Any) -> None:
+    """Sort `order`, the indices of the symbols: those that are held, ascending, then the others, ascending.
+
+    With several symbols a processor can learn no pattern of who is held: asking it of each costs more than the work.
+    """
+    held = 0
+    flat = a.open_positions
+    for s in range(n):
+        is_held = 1 if positions[s].qty != 0 else 0
+        order[held if is_held == 1 else flat] = s
+        held += is_held
+        flat += 1 - is_held
+
+
+def mark_close(
+    t: int, n: int, open_ms: int, close: Any, positions: Any, order: Any, markets: Any, a: Any, rules: Any
+) -> None:
     """Sections 1.4 and 6: equity at the closes of row `t`, then day, peak and halt."""
     if open_ms >= a.day_end_ms:
         a.day_end_ms = open_ms - open_ms % DAY_MS + DAY_MS
         a.day_equity = a.equity
     equity = a.cash
     exposure = 0.0
-    waiting = 0.0
-    for s in range(n):
+    for k in range(min(a.open_positions, n)):
+        s = order[k]
         p = positions[s]
-        c = close[t * n + s]
+        c = close[s][t]
         if c == c:
             p.last_close = c
-        if p.qty != 0:
-            held = (p.qty * markets[s].lot) * p.last_close
-            equity += held
-            exposure += held
-        waiting += p.waiting
+        held = (p.qty * markets[s].lot) * p.last_close
+        equity += held
+        exposure += held
+    waiting = 0.0
+    if a.waiting_entries > 0:
+        for s in range(n):
+            waiting += positions[s].waiting
     a.equity = equity
     a.waiting = waiting
     a.exposure = exposure + waiting
@@ -211,55 +241,81 @@ def set_target(target: Target, close: float, p: Any, market: Any, a: Any) -> Non
 
 
 def decide_candle(
-    t: int, n: int, close: Any, signal: Any, positions: Any, markets: Any, a: Any, rules: Any, decisions: Any
-) -> None:
+    t: int, n: int, close: Any, signal: Any, positions: Any, order: Any, markets: Any, a: Any, rules: Any,
+    decisions: Any,
+) -> None:  # fmt: skip
     """Section 1.5: the target of each present symbol at the close of row `t`."""
-    for s in range(n):
-        c = close[t * n + s]
+    for k in range(min(a.open_positions, n)):
+        s = order[k]
+        c = close[s][t]
         if c == c:
             p = positions[s]
-            x = signal[t * n + s]
-            if p.qty != 0:
-                p.closes_held += 1
-                if c > p.best_close:
-                    p.best_close = c
-            elif not x >= rules.min_confidence:
-                p.needs_new_signal = 0
-            target = decide(c, x, p, markets[s], a, rules)
-            if p.cooldown_left > 0:
-                p.cooldown_left -= 1
+            p.closes_held += 1
+            if c > p.best_close:
+                p.best_close = c
+            target = decide_held(c, signal[s][t], p, markets[s], a, rules)
             decisions[target.reason] += 1
             set_target(target, c, p, markets[s], a)
+    for k in range(max(a.open_positions, 0), n):
+        s = order[k]
+        c = close[s][t]
+        if c == c:
+            p = positions[s]
+            x = signal[s][t]
+            if not x >= rules.min_confidence:
+                p.needs_new_signal = 0
+                decisions[why_no_entry(x, rules)] += 1
+            else:
+                target = decide_entry(c, x, p, markets[s], a, rules)
+                decisions[target.reason] += 1
+                set_target(target, c, p, markets[s], a)
+            if p.cooldown_left > 0:
+                p.cooldown_left -= 1
 
 
 def step(
     t: int, n: int, open_ms: int, open_: Any, high: Any, low: Any, close: Any, signal: Any,
-    positions: Any, markets: Any, a: Any, rules: Any, fills: Any, n_fills: int, decisions: Any,
+    positions: Any, order: Any, markets: Any, a: Any, rules: Any, fills: Any, n_fills: int, decisions: Any,
 ) -> int:  # fmt: skip
-    """One row of the timeline: fill, mark, decide. Returns the new number of fills."""
-    if a.waiting_exits + a.waiting_entries + a.open_positions > 0:
-        n_fills = fill_candle(t, n, open_, high, low, positions, markets, a, rules, fills, n_fills, decisions)
-    mark_close(t, n, open_ms, close, positions, markets, a, rules)
-    decide_candle(t, n, close, signal, positions, markets, a, rules, decisions)
+    """One row of the timeline: fill, mark, decide. Returns the new number of fills. `order`: see held_first."""
+    before = n_fills
+    if a.waiting_exits + a.waiting_entries > 0:
+        n_fills = fill_at_open(t, n, open_, positions, markets, a, rules, fills, n_fills, decisions)
+        held_first(n, positions, order, a)
+    if a.open_positions > 0:
+        n_fills = fill_within(t, n, open_, high, low, positions, order, markets, a, rules, fills, n_fills)
+    if n_fills > before:
+        held_first(n, positions, order, a)
+    mark_close(t, n, open_ms, close, positions, order, markets, a, rules)
+    decide_candle(t, n, close, signal, positions, order, markets, a, rules, decisions)
     return n_fills
+
+
+def look_ahead(t: int, n: int, open_: Any, high: Any, low: Any, close: Any, signal: Any) -> None:
+    """Tell the processor which numbers row `t` will ask for. In machine code only (engine/compiler.py)."""
 
 
 def run(
     start: int, stop: int, n: int, time: Any, open_: Any, high: Any, low: Any, close: Any, signal: Any,
-    positions: Any, markets: Any, a: Any, rules: Any, equity: Any, fills: Any, progress: Any, decisions: Any,
+    positions: Any, order: Any, markets: Any, a: Any, rules: Any, equity: Any, fills: Any, capacity: int, progress: Any,
+    decisions: Any,
 ) -> int:  # fmt: skip
     """Rows `start` to `stop` of the timeline; returns the first row that was not run.
 
-    That is `stop`, or less: when the buffer `fills` may not hold another row's fills (empty it and call again), or
-    when a drawdown halt has closed the last position (`progress[1]` is then 1). `progress[0]` counts the fills in the buffer.
+    That is `stop`, or less: when the buffer `fills` of `capacity` rows may not hold another row's fills (empty it and
+    call again), or when a drawdown halt has closed the last position (`progress[1]` is then 1). `progress[0]` counts the
+    fills in the buffer.
     """
-    capacity = len(fills) - 2 * n
     n_fills = 0
     t = start
-    while t < stop and n_fills <= capacity:
+    held_first(n, positions, order, a)
+    while t < stop and n_fills <= capacity - 2 * n:
+        if t % LINE == 0:
+            look_ahead(t + AHEAD, n, open_, high, low, close, signal)
         n_fills = step(
-            t, n, time[t], open_, high, low, close, signal, positions, markets, a, rules, fills, n_fills, decisions
-        )
+            t, n, time[t], open_, high, low, close, signal, positions, order, markets, a, rules, fills, n_fills,
+            decisions,
+        )  # fmt: skip
         equity[t] = a.equity
         t += 1
         if a.halted == 1 and a.open_positions == 0:

@@ -116,6 +116,6 @@ def _link(code: bytes) -> Entry:
     engine.finalize_object()
     _loaded["engine"] = engine  # it owns the memory of the code
     address, integer = ctypes.c_void_p, ctypes.c_int64
-    prototype = ctypes.CFUNCTYPE(integer, *[integer] * 3, *[address] * 12, integer, *[address] * 2)
+    prototype = ctypes.CFUNCTYPE(integer, *[integer] * 3, *[address] * 13, integer, *[address] * 2)
     entry: Entry = prototype(engine.get_function_address(name.decode()))
     return entry

@@ -7,6 +7,7 @@ Each record is an ordinary Python object (fast to read in the plain loop) and ha
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Self
 
@@ -20,17 +21,22 @@ class Record:
     """Base of the state records: named int and float fields, in the order in which they are declared."""
 
     fields: tuple[tuple[str, str], ...] = ()
+    _names: tuple[str, ...] = ()
+    _kinds: Mapping[str, type[int] | type[float]] = {}
+    _zeros: Mapping[str, float] = {}
 
     def __init_subclass__(cls) -> None:
         cls.fields = tuple((name, _NUMPY_KIND[kind]) for name, kind in cls.__annotations__.items())
+        cls._names = tuple(name for name, _ in cls.fields)
+        cls._kinds = {name: int if kind == "i8" else float for name, kind in cls.fields}
+        cls._zeros = {name: kind(0) for name, kind in cls._kinds.items()}
 
     def __init__(self, **values: float) -> None:
-        for name, kind in self.fields:
-            default: float = 0 if kind == "i8" else 0.0
-            value = values.pop(name, default)
-            setattr(self, name, int(value) if kind == "i8" else float(value))
-        if values:
-            raise TypeError(f"{type(self).__name__} has no field {sorted(values)}")
+        unknown = values.keys() - self._kinds.keys()
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no field {sorted(unknown)}")
+        vars(self).update(self._zeros)
+        vars(self).update({name: self._kinds[name](value) for name, value in values.items()})
 
     @classmethod
     @cache
@@ -40,16 +46,18 @@ class Record:
     @classmethod
     def pack(cls, records: list[Self]) -> npt.NDArray[Any]:
         """Records as a structured array, one row each."""
-        return np.array([tuple(getattr(r, n) for n, _ in cls.fields) for r in records], dtype=cls.dtype())
+        return np.array([record.as_tuple() for record in records], dtype=cls.dtype())
 
     @classmethod
     def unpack(cls, rows: npt.NDArray[Any]) -> list[Self]:
         """The inverse of `pack`."""
-        names = [n for n, _ in cls.fields]
-        return [cls(**dict(zip(names, row, strict=True))) for row in rows.tolist()]
+        records = [cls.__new__(cls) for _ in range(len(rows))]
+        for record, row in zip(records, rows.tolist(), strict=True):
+            vars(record).update(zip(cls._names, row, strict=True))
+        return records
 
     def as_tuple(self) -> tuple[float, ...]:
-        return tuple(getattr(self, n) for n, _ in self.fields)
+        return tuple(vars(self).values())
 
 
 class Market(Record):

@@ -10,14 +10,11 @@ import numpy.typing as npt
 
 from atb.engine.candles import Floats, Ints, Mask
 from atb.engine.reasons import STOP_BEFORE_TAKE
-from atb.engine.records import FillRow
-
-FIELDS = tuple(name for name, _ in FillRow.fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Trades:
-    """Columns of equal length, in order of exit (open ones last).
+    """Columns of equal length, in order of their last fills (open ones last, by symbol).
 
     symbol: index; entry_t, exit_t: rows of the timeline (exit_t is the last row for an open trade); qty: base bought;
     entry_price, exit_price: averages in quote (an open trade's exit_price is its last mark); fees, pnl: quote, pnl after
@@ -59,54 +56,48 @@ def fold_trades(fills: npt.NDArray[Any], lots: Floats, last_close: Floats, last_
     n = len(fills)
     if n == 0:
         return NO_TRADES
-    columns = _by_symbol(fills)
-    symbol, qty = columns["symbol"], columns["qty"]
+    counts = np.bincount(fills["symbol"], minlength=len(lots))
+    last = np.cumsum(counts)[counts > 0] - 1  # of each symbol, when symbol follows symbol
+    order = _by_symbol(fills["symbol"]) if len(last) > 1 else slice(None)
+    qty, price, fee = (fills[name][order] for name in ("qty", "price", "fee"))
     # Whole lots over all symbols: the running sum is exact, and back at its symbol's base exactly when flat.
-    running = np.cumsum(qty)
-    new_symbol = np.flatnonzero(np.diff(symbol)) + 1
-    base = np.zeros(n, dtype=np.int64)
-    base[new_symbol] = running[new_symbol - 1] - np.concatenate([[0], running[new_symbol - 1][:-1]])
-    held = running - np.cumsum(base)
-    ends = np.flatnonzero((held == 0) | (np.append(symbol[1:], -1) != symbol))
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    return _columns(columns, starts, ends, held[ends], lots, last_close, last_t)
-
-
-def _by_symbol(fills: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-    """The columns of `fills`, symbol after symbol. Each by itself: reordering whole rows costs several times as much."""
-    symbol = fills["symbol"]
-    if bool(np.all(symbol == symbol[0])):
-        return {name: fills[name].copy() for name in FIELDS}
-    order = np.argsort(symbol, kind="stable")
-    return {name: fills[name][order] for name in FIELDS}
-
-
-def _columns(
-    fills: dict[str, npt.NDArray[Any]],
-    starts: Ints,
-    ends: Ints,
-    left: Ints,
-    lots: Floats,
-    last_close: Floats,
-    last_t: int,
-) -> Trades:
-    symbol = fills["symbol"][starts]
-    base = fills["qty"] * lots[fills["symbol"]]
-    value = base * fills["price"]
-    bought, cost = (np.add.reduceat(np.where(base > 0, x, 0.0), starts) for x in (base, value))
-    sold, proceeds = (-np.add.reduceat(np.where(base < 0, x, 0.0), starts) for x in (base, value))
+    held = np.cumsum(qty)
+    if len(last) > 1:
+        held -= np.repeat(np.append(0, held[last[:-1]]), counts[counts > 0])
+    is_last = held == 0
+    is_last[last] = True
+    ends = np.flatnonzero(is_last)
+    starts = np.append(0, ends[:-1] + 1)
+    entry, exit_ = (rows if len(last) == 1 else order[rows] for rows in (starts, ends))  # type: ignore[index]
+    symbol, entry_t, exit_t = fills["symbol"][exit_], fills["t"][entry], fills["t"][exit_]
+    base = qty * (lots[symbol[0]] if len(last) == 1 else np.repeat(lots, counts))
+    value = base * price
+    bought, cost = (np.add.reduceat(np.maximum(x, 0.0), starts) for x in (base, value))
+    sold, proceeds = (-np.add.reduceat(np.minimum(x, 0.0), starts) for x in (base, value))
+    left = held[ends]
     is_open = left != 0
-    marked = left * lots[symbol]
-    proceeds += np.where(is_open, marked * last_close[symbol], 0.0)
-    sold += np.where(is_open, marked, 0.0)
-    fees = np.add.reduceat(fills["fee"], starts)
+    if is_open.any():
+        marked = left * lots[symbol]
+        proceeds += np.where(is_open, marked * last_close[symbol], 0.0)
+        sold += np.where(is_open, marked, 0.0)
+        exit_t[is_open] = last_t
+    fees = np.add.reduceat(fee, starts)
     pnl = proceeds - cost - fees
-    exit_t = np.where(is_open, last_t, fills["t"][ends])
-    ambiguous = fills["rule"][ends] == STOP_BEFORE_TAKE
     trades = Trades(
-        symbol, fills["t"][starts], exit_t, bought, cost / bought, proceeds / sold, fees, pnl, pnl / cost,
-        fills["reason"][ends], is_open, ambiguous,
+        symbol, entry_t, exit_t, bought, cost / bought, proceeds / sold, fees, pnl, pnl / cost,
+        fills["reason"][exit_], is_open, fills["rule"][exit_] == STOP_BEFORE_TAKE,
     )  # fmt: skip
-    if symbol[0] == symbol[-1]:  # one symbol's trades never overlap: they are in order
-        return trades
-    return trades.select(np.lexsort((symbol, trades.entry_t, exit_t, is_open)))
+    return trades if len(last) == 1 else trades.select(_by_exit(exit_, is_open, n))
+
+
+def _by_symbol(symbol: Ints) -> Ints:
+    """The order of fills symbol by symbol. Sorting 16 bits is ten times as fast: numpy does it by radix."""
+    return np.argsort(symbol.astype(np.uint16), kind="stable")
+
+
+def _by_exit(last_fill: Ints, is_open: Mask, n: int) -> Ints:
+    """The order of trades by their last of `n` fills, open ones last by symbol. Without a sort: each fill is one place."""
+    places = np.full(n, -1)
+    closed = np.flatnonzero(~is_open)
+    places[last_fill[closed]] = closed
+    return np.append(places[places >= 0], np.flatnonzero(is_open))
