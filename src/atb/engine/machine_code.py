@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 SOURCES = ("reasons", "records", "book", "fills", "risk", "kernel", "compiler")
+KEPT = 4  # files: of other versions or processors that share the folder, and of processes that were killed
 Entry = Callable[..., int]
 
 # What numba's wrapper refers to and never reaches: our code raises nothing and owns no array. Should it be reached
@@ -30,18 +31,23 @@ _loaded: dict[str, Any] = {}
 
 
 def source_key() -> str:
-    """Names the machine code: it changes with the engine's sources, the compiler, Python and the processor."""
+    """The first half of the name of machine code: it changes with the engine's sources and with Python."""
+    folder = Path(__file__).parent
+    return _digest(sys.version.encode(), *((folder / f"{name}.py").read_bytes() for name in SOURCES))
+
+
+def machine_key() -> str:
+    """The other half: it changes with the compiler and the processor. Imports llvmlite."""
     import llvmlite
     import llvmlite.binding as llvm
 
-    digest = hashlib.sha256()
-    folder = Path(__file__).parent
-    for name in SOURCES:
-        digest.update((folder / f"{name}.py").read_bytes())
-    for fact in (llvmlite.__version__, sys.version, llvm.get_process_triple(), llvm.get_host_cpu_name()):
-        digest.update(fact.encode())
-    digest.update(llvm.get_host_cpu_features().flatten().encode())
-    return digest.hexdigest()[:32]
+    features = llvm.get_host_cpu_features().flatten()
+    facts = (llvmlite.__version__, llvm.get_process_triple(), llvm.get_host_cpu_name(), features)
+    return _digest(*(fact.encode() for fact in facts))
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 def is_loaded() -> bool:
@@ -50,10 +56,10 @@ def is_loaded() -> bool:
 
 
 def is_ready(cache: Path | None) -> bool:
-    """Whether `load` would not have to compile. Cheap: looks only for some machine code, of any key."""
+    """Whether `load` would not have to compile, unless the processor or the compiler changed. Imports nothing."""
     if is_loaded():
         return True
-    return cache is not None and any(cache.glob("kernel-*.o"))
+    return cache is not None and any(cache.glob(f"kernel-{source_key()}-*.o"))
 
 
 def load(cache: Path | None) -> Entry:
@@ -61,7 +67,7 @@ def load(cache: Path | None) -> Entry:
     entry: Entry | None = _loaded.get("entry")
     if entry is not None:
         return entry
-    path = None if cache is None else cache / f"kernel-{source_key()}.o"
+    path = None if cache is None else cache / f"kernel-{source_key()}-{machine_key()}.o"
     code = None if path is None else _read(path)
     if code is None:
         from atb.engine.compiler import compile_kernel
@@ -92,7 +98,7 @@ def _write(path: Path, code: bytes) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for old in path.parent.glob("kernel-*.o"):
+        for old in sorted(path.parent.glob("kernel-*"), key=lambda file: file.stat().st_mtime)[: -KEPT + 1]:
             old.unlink(missing_ok=True)
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(hashlib.sha256(code).digest() + code)
