@@ -139,3 +139,32 @@ def test_trade_statistics() -> None:
         if len(closed) > 1:
             sqn = statistics.fmean(closed) / statistics.stdev(closed) * math.sqrt(len(closed))
             assert got.sqn == pytest.approx(sqn)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_drawdown_over_many_blocks(seed: int) -> None:
+    """Where the fall began, was deepest and was made good: curves of several blocks, with ties."""
+    random = np.random.default_rng(seed)
+    n = int(random.integers(2, 6 * metrics.BLOCK))
+    rounded = np.round(1000 * np.exp(np.cumsum(random.normal(0, 0.01, n))), int(random.integers(-1, 3)))
+    equity = np.asarray(rounded + 1.0, dtype=np.float64)
+    curve = metrics.Curve(np.arange(n) * HOUR_MS, equity, 1000.0, HOUR_MS)
+    peaks = np.maximum(np.maximum.accumulate(equity), 1000.0)
+    trough = int(np.argmin(equity / peaks))
+    found = metrics.max_drawdown(curve)
+    assert found.depth == 1.0 - (equity / peaks)[trough] or (found.depth == 0.0 and (equity >= peaks).all())
+    if found.depth > 0.0:
+        reached = [t for t in range(trough + 1) if equity[t] >= peaks[trough]]
+        later = [t for t in range(trough, n) if equity[t] >= peaks[trough]]
+        assert found.trough_ms == (trough + 1) * HOUR_MS
+        assert found.peak_ms == ((reached[-1] + 1) * HOUR_MS if reached else 0)
+        assert found.recovered_ms == ((later[0] + 1) * HOUR_MS if later else None)
+
+
+def test_candles_off_the_grid_are_no_regular_days() -> None:
+    """Hourly candles that begin at a quarter past: the last of a day is found by its time, not by counting."""
+    times = np.arange(100) * HOUR_MS + HOUR_MS // 4
+    equity = np.arange(100, dtype=np.float64) + 1000.0
+    days, daily = metrics.daily_equity(metrics.Curve(times, equity, 1000.0, HOUR_MS))
+    assert days.tolist() == [0, 1, 2, 3, 4]
+    assert daily.tolist() == [equity[np.flatnonzero(times // (24 * HOUR_MS) == day)[-1]] for day in range(5)]

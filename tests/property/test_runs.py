@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from atb.core.policy import make_policy
-from atb.engine import kernel, simulation
+from atb.engine import kernel, machine_code, simulation
+from atb.engine.candles import COLUMNS as PRICES_AND_VOLUME
+from atb.engine.candles import Candles
 from atb.engine.indicators import sma
-from atb.engine.reasons import COUNT
+from atb.engine.reasons import COUNT, STOP_BEFORE_TAKE
 from atb.engine.records import FillRow, Market, flat_position, fresh_account
 from atb.engine.rules import make_rules
 from atb.engine.simulation import COLUMNS, EngineChoice, simulate, timeline
@@ -112,3 +116,57 @@ def test_memory_grows_by_less_than_64_bytes_a_bar(engine: EngineChoice, count: i
         tracemalloc.stop()
     assert len(run.fills) > 100
     assert peak < 64 * count
+
+
+def test_trades_are_a_plain_fold_over_fills() -> None:
+    """Several symbols: each trade's rows, exit reason and ambiguity, in the order of their last fills, open ones last."""
+    ambiguous = still_open = 0
+    for seed in range(200):
+        case = Case(seed)
+        line = timeline(*case.series())
+        run = simulate(line, case.markets, make_rules(case.policy, *case.costs), case.balance, engine="compiled")
+        held, began, closed = [0] * line.symbols, [0] * line.symbols, []
+        for fill in run.fills:
+            s = int(fill["symbol"])
+            began[s] = int(fill["t"]) if held[s] == 0 else began[s]
+            held[s] += int(fill["qty"])
+            if held[s] == 0:
+                closed.append(
+                    (s, began[s], int(fill["t"]), int(fill["reason"]), fill["rule"] == STOP_BEFORE_TAKE, False)
+                )
+        left = [(s, began[s], run.rows - 1) for s in range(line.symbols) if held[s]]
+        last = np.array([p.last_close for p in run.positions])
+        trades = fold_trades(run.fills, np.array([m.lot for m in case.markets]), last, run.rows - 1)
+        columns = (trades.symbol, trades.entry_t, trades.exit_t, trades.reason, trades.ambiguous, trades.open)
+        rows = list(zip(*(column.tolist() for column in columns), strict=True))
+        assert rows[: len(closed)] == closed, f"seed {seed}"
+        assert [row[:3] for row in rows[len(closed) :]] == left, f"seed {seed}"
+        ambiguous += sum(row[4] for row in closed)
+        still_open += len(left)
+    assert ambiguous > 5 and still_open > 5
+
+
+def test_series_of_other_times_are_not_taken_for_the_same() -> None:
+    candles = random_candles(4)
+    times = candles.open_time.copy()
+    times[1] += 1_800_000
+    other = Candles("ETHUSDT", "1h", times, *(getattr(candles, name) for name in PRICES_AND_VOLUME))
+    for series in ([candles, other], [other, candles]):
+        assert len(timeline(series, [np.zeros(4)] * 2).open_time) == 5
+    with pytest.raises(ValueError, match="as many signals"):
+        timeline([candles], [np.zeros(3)])
+
+
+def test_threads_that_link_the_loop_at_once_get_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    line = timeline(*Case(3).series())
+    case = Case(3)
+    rules = make_rules(case.policy, *case.costs)
+
+    def run(_: int) -> bytes:
+        return simulate(line, case.markets, rules, case.balance, engine="compiled", cache=tmp_path).equity.tobytes()
+
+    expected = run(0)
+    for _ in range(5):
+        monkeypatch.setattr(machine_code, "_loaded", {})
+        with ThreadPoolExecutor(4) as pool:
+            assert set(pool.map(run, range(8))) == {expected}

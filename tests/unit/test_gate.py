@@ -28,15 +28,16 @@ from atb.strategy.signals import compute_signals
 from atb.venue.simulated import SIMULATED_START_MS, simulate_candles
 from tests.conftest import same_candles
 from tests.unit.leaks.base import Planted, mean_of, trend
-from tests.unit.leaks.future import FUTURE, LastTenthByDate, NextCrash, NextJump, NextOpen, Sleeping
+from tests.unit.leaks.future import FUTURE, LastTenthByDate, NextCrash, NextJump, NextOpen, SeesTheHole, Sleeping
 from tests.unit.leaks.honest import HONEST, ROUNDING, Cautious, PandasMean
 from tests.unit.leaks.late import LATE, LateSignal, LateUnlessNoVolume
-from tests.unit.leaks.memory import MEMORY, NeedsMore, OnlineDeviation, ShortByOneRarely
+from tests.unit.leaks.memory import MEMORY, ByDecimals, NeedsMore, OnlineDeviation, ShortByOneRarely
 from tests.unit.leaks.state import MUTATING, UNSTABLE, FittedOnce, SeededEachTime
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = find_strategies([], ROOT / "strategies")
-WINDOWED = [*FUTURE, *MEMORY, SeededEachTime]
+SPECIAL = {SeesTheHole, ByDecimals}  # need candles of their own
+WINDOWED = [cls for cls in [*FUTURE, *MEMORY, SeededEachTime] if cls not in SPECIAL]
 USERS = [cls for cls in WINDOWED if cls is not OnlineDeviation]  # its rounding is another test's
 COUNTERFACTUAL = {NextOpen, Sleeping}  # on simulated candles these look ahead without ever gaining by it
 # Too rare for the samples at loading, or (the last) refused for a NaN before the gate.
@@ -112,6 +113,84 @@ def test_each_planted_fault_is_named_at_its_first_candle(cls: type[Planted]) -> 
 @pytest.mark.parametrize("cls", UNSTABLE)
 def test_whoever_answers_differently_is_unstable(cls: type[Planted]) -> None:
     accuse(cls, simulated(), check(cls, simulated()))
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_look_over_missing_candles_is_found(exact: bool) -> None:
+    whole = simulated()
+    kept = np.ones(len(whole), dtype=bool)
+    kept[[3_000, 6_000, 6_001, 9_000]] = False
+    columns = (getattr(whole, name)[kept] for name in ("open_time", *COLUMNS))
+    candles = Candles(whole.symbol, whole.timeframe, *columns)
+    report = check(SeesTheHole, candles, exact=exact)
+    assert [(f.kind, f.t) for f in report.findings] == [("future", 2_999)]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_signal_that_hangs_on_the_decimals_of_other_candles_is_found(exact: bool) -> None:
+    whole = simulated()
+    places = np.where(np.arange(len(whole)) < 8_000, 0, 2)
+    columns = {
+        name: np.array([round(x, int(p)) for x, p in zip(getattr(whole, name), places, strict=True)])
+        for name in COLUMNS[:4]
+    }
+    report = check(ByDecimals, copy_of(whole, **columns), exact=exact)
+    assert [f.kind for f in report.findings] == ["memory"] and "decimals" in report.findings[0].message
+
+
+HONEST_FILE = """
+from __future__ import annotations
+import pickle
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+import numpy as np
+from atb.engine.candles import Candles, Floats
+from atb.strategy import Strategy
+if TYPE_CHECKING:
+    from pandas import DataFrame as Frame
+
+FACTOR = 1.0
+SEEN = {}
+
+@dataclass
+class Params:
+    bars: int
+
+class Honest(Strategy):
+    lookback_bars = 5
+
+    def signals(self, candles: Candles) -> Floats:
+        assert self.name == "honest" and sys.modules[__name__].FACTOR == 1.0
+        assert pickle.loads(pickle.dumps(Params(5))).bars == 5
+        out = np.sign(candles.close - candles.open)
+        out[:4] = np.nan
+        return out
+
+    def frame(self) -> Frame: ...
+"""
+DIARY_FILE = HONEST_FILE.replace(
+    "out = np.sign(candles.close - candles.open)",
+    "times = candles.open_time.tolist(); SEEN.update(zip(times, candles.close.tolist()))\n"
+    "        out = np.array([np.sign(SEEN.get(t + 3_600_000, SEEN[t]) - SEEN[t]) for t in times])",
+).replace(
+    "SEEN.update(zip(times, candles.close.tolist()))",
+    "[SEEN.setdefault(*x) for x in zip(times, candles.close.tolist())]",
+)
+
+
+def test_a_newcomer_is_loaded_as_the_loader_does(tmp_path: Path) -> None:
+    """Its name, its module, classes that can be pickled; and what the module remembers is not shared."""
+    for text, fine in ((HONEST_FILE, True), (DIARY_FILE, False)):
+        (tmp_path / "honest.py").write_text(text)
+        strategy = load_strategy("honest", find_strategies([tmp_path], ROOT / "strategies")).make({})
+        signals = compute_signals(strategy, simulated(2_000))
+        assert check_fully(strategy, simulated(2_000), exact=False, lag_is_fatal=False).passed is fine
+        if fine:
+            check_on_load(strategy, simulated(2_000), signals, 0.1, exact=False)
+        else:
+            with pytest.raises(StrategyError, match=r"unstable|memory"):
+                check_on_load(strategy, simulated(2_000), signals, 0.1, exact=False)
 
 
 @pytest.mark.slow
@@ -259,6 +338,10 @@ def random_params(loaded: LoadedStrategy, seed: int, longest: int) -> Iterator[d
             whole = isinstance(declared.default, int)
             drawn = float(np.exp(random.uniform(np.log(low), np.log(min(high, longest) if whole else high))))
             values[name] = int(drawn) if whole else drawn
+        if {"fast", "slow"} <= set(values):  # a strategy with both refuses them the other way round
+            values["fast"], values["slow"] = sorted(
+                (values["fast"], values["slow"] + (values["fast"] == values["slow"]))
+            )
         yield values
 
 

@@ -36,7 +36,7 @@ class Candles:
     price_scale: int | None
     volume_scale: int | None
 
-    __slots__ = ("symbol", "timeframe", "open_time", *COLUMNS, "price_scale", "volume_scale", "_exact")
+    __slots__ = ("symbol", "timeframe", "open_time", *COLUMNS, "price_scale", "volume_scale", "_exact", "_step")
 
     def __init__(
         self,
@@ -63,6 +63,15 @@ class Candles:
         self.price_scale = price_scale
         self.volume_scale = volume_scale
         self._exact: dict[str, Ints] = {}
+        self._step: int | None = None
+
+    @property
+    def step_ms(self) -> int:
+        """Time from each candle to the next where it is always the same, else 0. Looked at once."""
+        if self._step is None:
+            steps = np.diff(self.open_time)
+            self._step = int(steps[0]) if len(steps) and bool(np.all(steps == steps[0])) else 0
+        return self._step
 
     def __len__(self) -> int:
         return len(self.open_time)
@@ -75,6 +84,7 @@ class Candles:
         for name in ("open_time", *COLUMNS):
             setattr(part, name, getattr(self, name)[start:stop])
         part._exact = {name: column[start:stop] for name, column in self._exact.items()}
+        part._step = None
         return part
 
     def exact(self, name: str) -> Ints:

@@ -11,7 +11,7 @@ import numpy as np
 from atb.engine.candles import Candles, Floats, Ints
 
 RETURN_UNIT = float(2**25)  # fixed-point unit of log returns: 3e-8
-SAFE_WINDOW = 1024  # so many whole numbers of up to 2**53 add up to less than 2**63
+SAFE_WINDOW = 1024  # so many whole numbers of less than 2**53 add up to less than 2**63
 LOW_BITS = 31
 LARGEST_RETURN = 2.0  # a log return beyond it (a factor of 7) counts as this much, so that its square still fits
 

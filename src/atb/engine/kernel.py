@@ -52,8 +52,9 @@ def raise_stop(close: float, p: Any, market: Any, rules: Any) -> tuple[float, in
         if not level <= stop:
             stop = level
             reason = BREAK_EVEN
-    # The level moves with the best close alone: where this close is none, it has been tried before.
-    moved = close >= p.best_close or p.closes_held == 1
+    # The level moves with the best close alone: where this close is none, it has been tried before. (Whoever gives a held
+    # position other rules or takes its stop away leaves it without one, NaN, and then it is tried again.)
+    moved = close >= p.best_close or p.closes_held == 1 or stop != stop
     if rules.trailing > 0.0 and moved and p.best_close >= p.entry_price * (1.0 + rules.trailing_after):
         level = round_down(p.best_close * (1.0 - rules.trailing), market.tick)
         if not level <= stop:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import stat
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ _UNREACHABLE = (
 )  # fmt: skip
 
 _loaded: dict[str, Any] = {}
+_one_at_a_time = threading.Lock()  # a second engine in place of the first would free code that is running
 
 
 def source_key() -> str:
@@ -63,10 +65,13 @@ def is_ready(cache: Path | None) -> bool:
 
 
 def load(cache: Path | None) -> Entry:
-    """The compiled `run`, from memory, from `cache`, or compiled now (2-3 s) and stored there."""
-    entry: Entry | None = _loaded.get("entry")
-    if entry is not None:
-        return entry
+    """The compiled `run`, from memory, from `cache`, or compiled now (2-3 s) and stored there. Safe from any thread."""
+    with _one_at_a_time:
+        entry: Entry | None = _loaded.get("entry")
+        return _load(cache) if entry is None else entry
+
+
+def _load(cache: Path | None) -> Entry:
     path = None if cache is None else cache / f"kernel-{source_key()}-{machine_key()}.o"
     code = None if path is None else _read(path)
     if code is None:

@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from atb.core.timeframe import timeframe_ms
 from atb.engine import kernel, machine_code
 from atb.engine.candles import Candles, Floats, Ints
 from atb.engine.reasons import COUNT
@@ -52,6 +51,8 @@ class Run(NamedTuple):
 
 def timeline(series: Sequence[Candles], signals: Sequence[Floats]) -> Timeline:
     """Lay S series and their signals on the union of their open times. Series of the same open times are not copied."""
+    if [len(signal) for signal in signals] != [len(candles) for candles in series]:
+        raise ValueError("Each series needs as many signals as it has candles.")
     times = series[0].open_time
     columns = {name: [np.ascontiguousarray(getattr(c, name)) for c in series] for name in COLUMNS[:-1]}
     columns["signal"] = [np.ascontiguousarray(signal, dtype=np.float64) for signal in signals]
@@ -63,15 +64,12 @@ def timeline(series: Sequence[Candles], signals: Sequence[Floats]) -> Timeline:
 
 
 def _same_times(a: Candles, b: Candles) -> bool:
-    """Whether two series have the same open times. Where neither lacks a candle, the ends tell."""
+    """Whether two series have the same open times. Where both are regular, few numbers tell."""
     if a.open_time is b.open_time:
         return True
     if len(a) != len(b) or a.open_time[0] != b.open_time[0] or a.open_time[-1] != b.open_time[-1]:
         return False
-    gapless = a.timeframe == b.timeframe != "1M" and a.open_time[-1] - a.open_time[0] == (len(a) - 1) * timeframe_ms(
-        a.timeframe
-    )
-    return bool(gapless) or np.array_equal(a.open_time, b.open_time)
+    return (a.step_ms > 0 and a.step_ms == b.step_ms) or np.array_equal(a.open_time, b.open_time)
 
 
 def _spread(length: int, rows: Ints, column: Floats) -> Floats:

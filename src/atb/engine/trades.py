@@ -92,7 +92,8 @@ def fold_trades(fills: npt.NDArray[Any], lots: Floats, last_close: Floats, last_
 
 def _by_symbol(symbol: Ints) -> Ints:
     """The order of fills symbol by symbol. Sorting 16 bits is ten times as fast: numpy does it by radix."""
-    return np.argsort(symbol.astype(np.uint16), kind="stable")
+    few = int(symbol.max()) < 2**16
+    return np.argsort(symbol.astype(np.uint16) if few else symbol, kind="stable")
 
 
 def _by_exit(last_fill: Ints, is_open: Mask, n: int) -> Ints:

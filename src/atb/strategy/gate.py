@@ -12,9 +12,15 @@ that needs a millisecond for any answer, so candles are tried in these ways:
 - *windows*: some exact windows alone, as in live trading, and each one whose patchwork cannot be answered.
 - *futures*: everything after a cut is replaced by a wild market that ends early, which also reaches what is far ahead.
 
+- *decimals*: some windows with the decimal scale that they alone have.
+
 A candle that differs in any of them is a suspect. Suspects are asked for by their exact windows, in order of time, and
-the first that differs there is named: so the test can afford to be severe, and names the true first candle. Where none
-differs on the real candles the strategy still depends on what it must not: the first suspect is named.
+the first that differs there is named: so the test can afford to be severe. Candles before it (2,000 at most) are asked
+for, too, so that the one named is nearly always the true first. Where none differs on the real candles the strategy
+still depends on what it must not: the first suspect is named.
+
+What no series can show stays unseen: what a strategy keeps outside of itself and its file (on disk, in another module),
+or reads from the clock. And a look far ahead at very few candles may find the real price in a patchwork by chance.
 
 Besides: *unstable* (asked twice, or after other questions, it answers differently), *warm-up* (it answers too early) and
 *lag* (changing the last candle never changes its signal). Loading tries samples; `atb strategies check` every candle.
@@ -32,6 +38,7 @@ from typing import NamedTuple
 import numpy as np
 
 from atb.core.errors import StrategyError
+from atb.core.words import are, counted
 from atb.engine.candles import Candles, Floats
 from atb.strategy.contract import Strategy
 from atb.strategy.gate_series import gaps_of, patchwork_points, spread
@@ -40,7 +47,7 @@ from atb.strategy.signals import ask, check_values, lookback_of, place
 
 SEGMENT_BARS = 400  # candles of a stretch at loading, beyond the lookback
 LOAD_CUTS, LOAD_PHASES, LOAD_WINDOWS = 3, 2, 8  # in each of three stretches
-CUTS, WINDOWS = 32, 300
+CUTS, WINDOWS, DECIMALS = 32, 300, 64
 
 
 class GateReport(NamedTuple):
@@ -73,6 +80,7 @@ def check_on_load(strategy: Strategy, candles: Candles, signals: Floats, min_con
     with _quiet():
         for start in sorted({0, (n - length) // 2, n - length}):
             gate.windows(spread(start + lookback - 1, start + length, LOAD_WINDOWS))
+            gate.decimals(spread(start + lookback - 1, start + length, 1))
             gate.patchworks(patchwork_points(start, start + length, lookback, gaps_of(lookback)[0], LOAD_PHASES))
             gate.futures(start, start + length, LOAD_CUTS)
             gate.stretch(start, start + length)
@@ -95,13 +103,16 @@ def check_fully(
     lookback, n = lookback_of(strategy), len(candles)
     if n < lookback + 2:
         raise StrategyError(
-            f"{strategy.title()} looks back {lookback} candles; {n} are too few to check it.", "Give it more candles."
+            f"{strategy.title()} looks back {counted(lookback, 'candle')}; {n} {are(n)} too few to check it.",
+            "Give it more candles.",
         )
     with _quiet():
         gate = Gate(strategy, candles, ask(strategy, candles), min_confidence, exact)
         findings = gate.unstable()
         if not findings:
             gate.windows(spread(lookback - 1, n, WINDOWS))
+            gate.windows(gate.holes())
+            gate.decimals(spread(lookback - 1, n, DECIMALS))
             batches = chain(*(patchwork_points(0, n, lookback, gap) for gap in gaps_of(lookback)))
             gate.patchworks(batches, on_progress)
             gate.futures(0, n, CUTS)

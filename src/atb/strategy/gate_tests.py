@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -10,15 +9,17 @@ import numpy as np
 
 from atb.core.errors import StrategyError
 from atb.core.timeframe import iso_minute
-from atb.engine.candles import Candles, Floats, Ints, Mask
+from atb.core.words import counted
+from atb.engine.candles import COLUMNS, Candles, Floats, Ints, Mask
 from atb.strategy.contract import Strategy
 from atb.strategy.gate_series import WILD, another_market, gaps_of, nudged, patchwork, spread, wild_future
-from atb.strategy.loader import aside
+from atb.strategy.loader import load_again
 from atb.strategy.signals import ask, lookback_of, source_path
 
 CONFIRMED = 1_000  # suspects whose exact windows are asked for, at most
 EARLIER = 2_000  # and candles before the first of them that is confirmed
 LAG_WINDOWS = 25
+HOLES = 200  # candles beside gaps in time that are asked for alone
 TOLERANCE = 1e-9
 GRAVE = 1e-6  # a difference that is no rounding, whatever the candles
 UNSTABLE = "unstable: asked again for the same candles, the signal of {} differs."
@@ -45,7 +46,7 @@ def different(a: Floats, b: Floats, min_confidence: float, exact: bool) -> Mask:
     if exact:
         return np.asarray(~((a == b) | both_nan))
     with np.errstate(invalid="ignore"):
-        near = np.abs(a - b) <= TOLERANCE
+        near = (a == b) | (np.abs(a - b) <= TOLERANCE)
         same_zone = ((a >= min_confidence) == (b >= min_confidence)) & (
             (a <= -min_confidence) == (b <= -min_confidence)
         )
@@ -74,6 +75,26 @@ class Gate:
             if not self.alone[t]:
                 self.alone[t] = True
                 self._compare(np.array([t]), np.array([self._alone(t)]))
+
+    def decimals(self, points: Iterable[int]) -> None:
+        """Windows with the decimal scale that they alone have, as in live trading, not that of the whole series.
+
+        Sums of numbers of other scales may round otherwise, so only what is more than rounding counts.
+        """
+        for t in points:
+            answers = self._tolerant(self._with_own_scale(t))
+            answer = np.array([np.nan if answers is None else answers[-1]])
+            differs = different(self.signals[t : t + 1], answer, self.min_confidence, exact=False)
+            self.suspects[t] |= differs[0]
+            self.grave[t] |= differs[0]
+
+    def holes(self) -> Ints:
+        """Candles beside a gap in time, where a look at the next one's time would show; some, if there are many."""
+        steps = np.diff(self.candles.open_time)
+        after = np.flatnonzero(steps != np.min(steps)) if len(steps) else np.zeros(0, dtype=np.int64)
+        points = np.unique(np.concatenate([after, after + 1]))
+        points = points[(points >= self.lookback - 1) & (points < len(self.candles))]
+        return np.asarray(points[spread(0, len(points), HOLES)])
 
     def patchworks(self, batches: Iterator[Ints], on_progress: Progress | None = None) -> None:
         """Many windows at once, in foreign surroundings."""
@@ -126,7 +147,7 @@ class Gate:
         early = ~np.isnan(self.signals[: self.lookback - 1])
         if not early.any():
             return []
-        text = f"warm-up: {{}} has a signal before the {self.lookback} candles of lookback_bars; it must be NaN."
+        text = f"warm-up: {{}} has a signal before the {counted(self.lookback, 'candle')} of lookback_bars; it must be NaN."
         return [self._finding("warm-up", text, int(np.argmax(early)))]
 
     def lag(self, fatal: bool) -> list[Finding]:
@@ -183,7 +204,12 @@ class Gate:
             return "unstable", UNSTABLE
         if self._looks_ahead(t):
             return "future", "look-ahead: the signal of {} changes with candles that come after it."
-        text = f"memory: the signal of {{}} depends on more than the {self.lookback} candles of lookback_bars, "
+        scaled = self._tolerant(self._with_own_scale(t))
+        if scaled is not None and different(self.signals[t : t + 1], scaled[-1:], self.min_confidence, exact=False)[0]:
+            return "memory", "memory: the signal of {} changes with the number of decimals that other candles have."
+        text = (
+            f"memory: the signal of {{}} depends on more than the {counted(self.lookback, 'candle')} of lookback_bars, "
+        )
         try:
             ask(self.strategy, self._window(t))
         except StrategyError as error:
@@ -213,6 +239,12 @@ class Gate:
         """The signal of t from its exact window; NaN if it cannot be had."""
         answers = self._tolerant(self._window(t), strategy)
         return float("nan") if answers is None else float(answers[-1])
+
+    def _with_own_scale(self, t: int) -> Candles:
+        window = self._window(t)
+        return Candles(
+            window.symbol, window.timeframe, window.open_time, *(getattr(window, name) for name in COLUMNS)
+        )  # fmt: skip
 
     def _window(self, t: int) -> Candles:
         return self.candles.window(t - self.lookback + 1, t + 1)
@@ -248,13 +280,8 @@ class Gate:
 
 
 def newcomer(strategy: Strategy) -> Strategy:
-    """The same strategy from a fresh load of its file, so that nothing it keeps anywhere is shared."""
-    cls = type(strategy)
-    try:
-        with aside():
-            return _twin(strategy, runpy.run_path(str(source_path(strategy)))[cls.__name__])
-    except (Exception, SystemExit):  # noqa: BLE001  a class made elsewhere, or a file that runs once only: a new object must do
-        return _twin(strategy, cls)
+    """The same strategy from a fresh load of its file, so that nothing it keeps in itself or its module is shared."""
+    return _twin(strategy, load_again(type(strategy), source_path(strategy)))
 
 
 def _twin(strategy: Strategy, cls: type[Strategy]) -> Strategy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import itertools
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -14,14 +15,18 @@ from typing import NamedTuple
 
 from atb.core.errors import AtbError, StrategyError, UsageError, nearest
 from atb.strategy.contract import Strategy, check_declarations
+from atb.strategy.folders import listed
+
+_loads = itertools.count(2)  # each load of a file is a module of its own, or its classes could not be pickled
 
 
 class StrategyFile(NamedTuple):
-    """A strategy's name (that of its file), where it is, and whether it came with atb."""
+    """A strategy's name (that of its file), where it is, and whether it came with atb, or hides one that did."""
 
     name: str
     path: Path
     shipped: bool
+    shadows: bool = False
 
 
 class LoadedStrategy(NamedTuple):
@@ -47,9 +52,12 @@ def find_strategies(user_dirs: Sequence[Path], shipped_dir: Path) -> dict[str, S
     for folder, shipped in [*((d, False) for d in user_dirs), (shipped_dir, True)]:
         if not shipped and folder.resolve() == shipped_dir.resolve():
             continue
-        for path in sorted(folder.glob("*.py")):
-            if not path.name.startswith("_") and not path.is_dir():
-                found.setdefault(path.stem, StrategyFile(path.stem, path, shipped))
+        for path in listed(folder):
+            if path.suffix != ".py" or path.name.startswith("_") or path.is_dir():
+                continue
+            first = found.setdefault(path.stem, StrategyFile(path.stem, path, shipped))
+            if shipped and not first.shipped:
+                found[path.stem] = first._replace(shadows=True)
     return found
 
 
@@ -85,8 +93,24 @@ def load_strategy(name: str, files: Mapping[str, StrategyFile]) -> LoadedStrateg
     return LoadedStrategy(file, cls, hashlib.sha256(source).hexdigest())
 
 
-def _import(path: Path, source: bytes) -> ModuleType:
-    module_name = f"atb_strategy_{path.stem}_{hashlib.sha256(bytes(path.resolve())).hexdigest()[:8]}"
+def load_again(cls: type[Strategy], path: Path) -> type[Strategy]:
+    """The same class from a fresh run of its file: nothing that the first one keeps in its module is there.
+
+    Itself if it is no class of that file's own (one that a test made inside a function).
+    """
+    try:
+        source = path.read_bytes()
+    except OSError:
+        return cls
+    again = getattr(_import(path, source, f"_{next(_loads)}"), cls.__name__, None)
+    if not isinstance(again, type) or not issubclass(again, Strategy) or cls.__qualname__ != cls.__name__:
+        return cls
+    again.name = cls.name
+    return again
+
+
+def _import(path: Path, source: bytes, suffix: str = "") -> ModuleType:
+    module_name = f"atb_strategy_{path.stem}_{hashlib.sha256(bytes(path.resolve())).hexdigest()[:8]}{suffix}"
     spec = importlib.util.spec_from_loader(module_name, loader=None, origin=str(path))
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
@@ -94,7 +118,7 @@ def _import(path: Path, source: bytes) -> ModuleType:
     sys.modules[module_name] = module  # dataclasses and pickling look a class's module up here
     try:
         with aside():
-            exec(compile(source, str(path), "exec"), module.__dict__)
+            exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[module_name]
         raise error_in(path, error, "cannot be loaded") from error

@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 
 from atb.core.errors import StrategyError
 from atb.core.timeframe import iso_date
+from atb.strategy.folders import listed
 
 MODEL_FILE = "model.onnx"
 METADATA_FILE = "metadata.json"
 FORMAT = 1  # of metadata.json
 LARGEST_MODEL_BYTES = 256 * 2**20
+RESTORE = "Restore the folder, or train again: atb models train"
 
 _TEXT, _WHOLE, _LIST, _TABLE = (str,), (int,), (list,), (dict,)
 REQUIRED: Mapping[str, tuple[type, ...]] = {
@@ -78,7 +80,7 @@ def list_models(roots: Sequence[Path]) -> list[ModelEntry]:
 
     A folder that cannot be used is listed too, with its `problem`.
     """
-    return _scan(roots, "*", "*")
+    return _scan(roots, None, None)
 
 
 def resolve_model(
@@ -89,7 +91,7 @@ def resolve_model(
     If all were trained later, the oldest answers, and what lies before its training end is in-sample. `version` picks
     one by name instead. StrategyError if there is none, or if one in question is broken (it might be the right one).
     """
-    found = _scan(roots, _folder_name(symbol), _folder_name(kind))
+    found = _scan(roots, symbol, kind)
     named = [entry for entry in found if version in (None, entry.version)]
     for entry in named:
         if entry.problem:
@@ -98,7 +100,7 @@ def resolve_model(
     if not fitting:
         raise _nothing_fits(roots, symbol, timeframe, kind, version)
     before = [entry for entry in fitting if entry.training_end_ms <= as_of_ms]
-    return max(before, key=_age) if before else min(fitting, key=_age)
+    return newest(before) if before else min(fitting, key=_age)
 
 
 def verify_model(entry: ModelEntry) -> None:
@@ -133,7 +135,7 @@ def read_model(entry: ModelEntry) -> bytes:
         raise StrategyError(
             f"{entry.file} is not the file that was trained: its sha256 is {digest[:12]}..., "
             f"{METADATA_FILE} says {entry.sha256[:12]}....",
-            "Restore the folder, or train again: atb models train",
+            RESTORE,
         )
     return data
 
@@ -217,26 +219,32 @@ def _read(path: Path) -> bytes:
             raise StrategyError(f"{path} is larger than {LARGEST_MODEL_BYTES // 2**20} MB: not a model of ours.")
         return path.read_bytes()
     except FileNotFoundError:
-        raise StrategyError(f"{path} does not exist.") from None
+        raise StrategyError(f"{path} does not exist.", RESTORE) from None
     except OSError as error:
-        raise StrategyError(f"{path} cannot be read: {error.strerror}.") from None
+        raise StrategyError(f"{path} cannot be read: {error.strerror}.", f"Who may: ls -ld '{path}'") from None
 
 
-def _scan(roots: Sequence[Path], symbol: str, kind: str) -> list[ModelEntry]:
+def _scan(roots: Sequence[Path], symbol: str | None, kind: str | None) -> list[ModelEntry]:
+    """The models of one symbol and kind, or of all; hidden folders are drafts."""
     found: dict[tuple[str, str, str], ModelEntry] = {}
     for root in roots:
-        for folder in sorted(root.glob(f"{symbol}/{kind}/*")):
-            if folder.is_dir() and not any(part.startswith(".") for part in folder.parts[-3:]):
-                entry = read_entry(folder)
-                found.setdefault((entry.symbol, entry.kind, entry.version), entry)
+        for of_symbol in _folders(root, symbol):
+            for of_kind in _folders(of_symbol, kind):
+                for folder in _folders(of_kind, None):
+                    entry = read_entry(folder)
+                    found.setdefault((entry.symbol, entry.kind, entry.version), entry)
     return sorted(found.values(), key=lambda e: (e.symbol, e.kind, _version_key(e.version)))
 
 
-def _folder_name(name: str) -> str:
-    """`name` as a glob pattern that means itself, and cannot lead out of the root."""
-    import glob
+def _folders(folder: Path, name: str | None) -> list[Path]:
+    return [
+        path for path in listed(folder) if name in (None, path.name) and not path.name.startswith(".") and path.is_dir()
+    ]
 
-    return glob.escape(name.replace("/", "_").replace("\\", "_").strip(".") or "_")
+
+def newest(entries: Iterable[ModelEntry]) -> ModelEntry:
+    """The one trained up to the latest date; of several, the latest version. What a backtest of today takes."""
+    return max(entries, key=_age)
 
 
 def _age(entry: ModelEntry) -> tuple[int, list[tuple[int, str]]]:
@@ -249,10 +257,12 @@ def _version_key(version: str) -> list[tuple[int, str]]:
 
 
 def _nothing_fits(roots: Iterable[Path], symbol: str, timeframe: str, kind: str, version: str | None) -> StrategyError:
-    there = [e for e in _scan(list(roots), "*", "*") if not e.problem]
+    there = [e for e in _scan(list(roots), None, None) if not e.problem]
     names = [f"{e.symbol} {e.timeframe} {e.kind} {e.version} (trained to {iso_date(e.training_end_ms)})" for e in there]
     wanted = f"{kind} model for {symbol} {timeframe}" + (f" in version {version}" if version else "")
+    fitting = [e.version for e in there if version and (e.symbol, e.timeframe, e.kind) == (symbol, timeframe, kind)]
+    train = f"Train one: atb models train {kind} --symbol {symbol} --data FILE"
     return StrategyError(
         f"There is no {wanted}. There is: {'; '.join(names) or 'none at all'}.",
-        f"Train one: atb models train {kind} --symbol {symbol} --data FILE",
+        f"Leave out --model-version, or use {' or '.join(fitting)}." if fitting else train,
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from atb.core.errors import AtbError, StrategyError
 from atb.core.timeframe import iso_minute
+from atb.core.words import counted
 from atb.engine.candles import COLUMNS, Candles, Floats
 from atb.strategy.contract import Strategy
 from atb.strategy.loader import aside, error_in
@@ -81,7 +82,7 @@ def _as_floats(answer: object, n: int, strategy: Strategy) -> Floats:
         raise StrategyError(f"{place(strategy)}: signals() did not return numbers: {error}.") from None
     if signals.shape != (n,):
         raise StrategyError(
-            f"{place(strategy)}: signals() returned shape {signals.shape} for {n} candles.",
+            f"{place(strategy)}: signals() returned shape {signals.shape} for {counted(n, 'candle')}.",
             "Return one number for each candle, NaN while warming up.",
         )
     return signals
@@ -102,6 +103,6 @@ def check_values(signals: Floats, candles: Candles, strategy: Strategy) -> None:
         t = int(np.argmax(after)) + lookback_of(strategy) - 1
         raise StrategyError(
             f"{place(strategy)}: the signal of candle {t} ({iso_minute(int(candles.open_time[t]))}) is NaN, after the "
-            f"warm-up of {lookback_of(strategy)} candles ({int(after.sum())} such candles).",
+            f"warm-up of {counted(lookback_of(strategy), 'candle')} ({counted(int(after.sum()), 'such candle')}).",
             "Return 0 for 'no opinion', correct lookback_bars, or set silent_at_times = True if NaN is meant.",
         )

@@ -368,4 +368,12 @@ class DecimalPlaces(Planted):
         return np.sign(candles.close / step - np.round(candles.close / step))
 
 
+class SeesTheHole(Planted):
+    """Sells before candles are missing."""
+
+    def view(self, candles: Candles) -> Any:
+        late = np.append(np.diff(candles.open_time) > 3_600_000, False)
+        return np.where(late, -1.0, trend(candles, 20))
+
+
 FUTURE = [cls for cls in list(globals().values()) if isinstance(cls, type) and cls.__module__ == __name__]

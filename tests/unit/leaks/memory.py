@@ -153,6 +153,13 @@ class NeedsMore(MemoryLeak):
         return np.sign(trend(candles, 20))
 
 
+class ByDecimals(MemoryLeak):
+    """Turns round where the whole series has prices of more than one decimal place."""
+
+    def view(self, candles: Candles) -> Any:
+        return trend(candles, 20) * (1.0 if candles.unit("close") < 100.0 else -1.0)
+
+
 MEMORY = [
     cls
     for cls in list(globals().values())
