@@ -4,6 +4,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 PY := .venv/bin/python
 DATA ?=
+SYMBOL ?=
 
 .PHONY: help setup dev demo test check slow bench lock clean
 
@@ -22,7 +23,7 @@ dev:
 	@$(PYTHON) ops/setup.py dev
 
 demo: setup
-	@PATH="$(CURDIR)/.venv/bin:$$PATH" DATA="$(DATA)" sh ops/demo.sh
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" DATA="$(DATA)" SYMBOL="$(SYMBOL)" sh ops/demo.sh
 
 test: dev check
 	$(PY) -m pytest -m "not slow"

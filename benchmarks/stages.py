@@ -24,7 +24,7 @@ STAGES = {
     "load_s": "load (imports pyarrow)", "signals_s": "signals", "gate_s": "gate", "engine_s": "engine",
     "statistics_s": "statistics",
 }  # fmt: skip
-IMPORTS = {"import of the command line (typer)": "atb.cli.main", "import of numpy": "numpy"}
+IMPORTS = {"import of the command line (typer)": "atb.cli.root", "import of numpy": "numpy"}
 RATIOS = (metrics.sharpe, metrics.sortino, metrics.volatility)
 
 

@@ -3,9 +3,34 @@
 set -eu
 show() { echo "\$ atb $*"; atb "$@"; }
 
+# The symbol of a file: said with SYMBOL=, told from the name of the file, else assumed.
+symbol_of() {
+    name=$(basename "$1" | tr '[:lower:]' '[:upper:]' | tr -d '/_-')
+    for known in BTCUSDT ETHUSDT BNBUSDT SOLUSDT XRPUSDT ADAUSDT DOGEUSDT BTCUSDC ETHUSDC BTCUSD ETHUSD; do
+        case "$name" in *"$known"*) echo "$known"; return ;; esac
+    done
+}
+
+on_file() {
+    symbol=${SYMBOL:-$(symbol_of "$DATA")}
+    if [ -n "${SYMBOL:-}" ]; then why="as SYMBOL says"
+    elif [ -n "$symbol" ]; then why="told from the file's name; SYMBOL=... says otherwise"
+    else symbol=BTCUSDT why="assumed: the file's name has no symbol that is known here; SYMBOL=... says it"
+    fi
+    echo "Demo on your file $DATA, as candles of $symbol ($why)."
+    show backtest ml_basic --symbol "$symbol" --data "$DATA" --export demo-report || {
+        code=$?
+        echo "The demo did not run on $DATA: the reason is the error above." >&2
+        if [ "$code" -eq 10 ]; then
+            echo "Its strategy, ml_basic, has models for 1h candles of BTCUSDT and ETHUSDT. Other candles, without a model:" >&2
+            echo "  .venv/bin/atb backtest sma_cross --symbol $symbol --data $DATA" >&2
+        fi
+        exit "$code"
+    }
+}
+
 if [ -n "${DATA:-}" ]; then
-    echo "Demo on your file $DATA."
-    show backtest ml_basic --symbol BTCUSDT --data "$DATA" --export demo-report
+    on_file
 elif python -c 'import sys; from atb.app import App; from atb.venue.reachable import reachable; sys.exit(not reachable("binance", App().settings.urls.get("binance")))'; then
     echo "Demo on Binance's public candles (no keys needed)."
     show backtest ml_basic --symbol BTCUSDT --timeframe 1h --days 365 --export demo-report || {

@@ -7,8 +7,10 @@ to date is left alone, so that this can run before every command.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import venv
@@ -21,6 +23,21 @@ LOCKS = {"run": "requirements.lock", "dev": "requirements-dev.lock", "bench": "r
 
 
 def main() -> None:
+    """Set up; what can be foreseen ends with a sentence."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends too
+    try:
+        set_up()
+    except KeyboardInterrupt:
+        say("Interrupted. Run it again to go on.")
+        sys.exit(130)
+    except OSError as error:  # a clone that may not be written, a full disk
+        remedy = (
+            " Make the clone writable, or clone to where you may write." if isinstance(error, PermissionError) else ""
+        )
+        sys.exit(f"{error.filename or ROOT}: {error.strerror or error}.{remedy}")
+
+
+def set_up() -> None:
     kind = sys.argv[1] if len(sys.argv) > 1 else "run"
     stamp = VENV / f".installed-{kind}"
     wanted = fingerprint(kind)
@@ -52,14 +69,21 @@ def make_venv() -> None:
     """A virtual environment with pip in it."""
     try:
         venv.create(VENV, with_pip=True, clear=True)
-    except (subprocess.CalledProcessError, OSError) as error:
+    except subprocess.CalledProcessError as error:  # of the last step, which installs pip
         uv = shutil.which("uv")
         if uv is None:
-            sys.exit(
-                f"Python cannot make a virtual environment here ({error}).\n"
-                "On Debian and Ubuntu: apt-get install python3-venv. Or install uv and run this again."
-            )
+            sys.exit(f"Python cannot make a virtual environment here. {why_no_pip(error)}")
         run([uv, "venv", "--quiet", "--clear", "--seed", "--python", sys.executable, str(VENV)])
+    except BaseException:
+        shutil.rmtree(VENV, ignore_errors=True)  # half of one would be taken for a whole one
+        raise
+
+
+def why_no_pip(error: subprocess.CalledProcessError) -> str:
+    if importlib.util.find_spec("ensurepip") is None:  # Debian packs it apart
+        return "On Debian and Ubuntu: apt-get install python3-venv. Or install uv and run this again."
+    said = (error.output or b"").decode(errors="replace").strip().splitlines() or [str(error)]
+    return f"Installing pip into it failed: {said[-1]}"
 
 
 def install(kind: str) -> None:
@@ -97,7 +121,7 @@ def find_uv() -> str | None:
         "--disable-pip-version-check",
         "--require-hashes",
     ]
-    if subprocess.run([*command, "-r", str(pinned)], check=False, stderr=subprocess.DEVNULL).returncode == 0:
+    if succeeds([*command, "-r", str(pinned)], stderr=subprocess.DEVNULL):
         return str(BIN / "uv")
     say("uv cannot be installed here; going on with pip.")
     return None
@@ -120,8 +144,22 @@ def run(command: list[str]) -> None:
         sys.exit(f"Failed: {' '.join(command)}")
 
 
-def succeeds(command: list[str]) -> bool:
-    return subprocess.run(command, check=False).returncode == 0
+def succeeds(command: list[str], **more: int) -> bool:
+    """Run to the end. In a session of its own, so that Ctrl-C is ours to tell, in one line."""
+    with subprocess.Popen(command, start_new_session=True, **more) as process:
+        try:
+            return process.wait() == 0
+        except BaseException:
+            stop(process)
+            raise
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a program and what it has started."""
+    if os.name == "nt":
+        process.terminate()
+    else:
+        os.killpg(process.pid, signal.SIGTERM)
 
 
 def say(text: str) -> None:

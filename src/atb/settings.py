@@ -10,11 +10,15 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from atb.core.errors import UsageError
+from atb.core.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from dotenv.parser import Binding
 
 PACKAGE = Path(__file__).parent
+NAMES = ("ATB_HOME", "ATB_CACHE", "ATB_BINANCE_API_URL", "ATB_COINBASE_API_URL")  # that begin with ATB_
 
 
 class Settings(NamedTuple):
@@ -27,6 +31,9 @@ class Settings(NamedTuple):
     shipped_strategies: Path
     shipped_models: Path
     urls: Mapping[str, str]
+    migrations: Path = PACKAGE
+    database_url: str | None = None  # with its password: never printed
+    notes: tuple[str, ...] = ()  # what is odd about ./.env
 
     @property
     def candles(self) -> Path:
@@ -39,7 +46,8 @@ class Settings(NamedTuple):
 
 def load_settings() -> Settings:
     """Settings from the environment and ./.env."""
-    env = {**_read_dotenv(Path(".env")), **os.environ}
+    own, notes = _read_dotenv(Path(".env"))
+    env = {**own, **os.environ}
     return Settings(
         home=_folder(env, "ATB_HOME", _data_home(env)),
         cache=_folder(env, "ATB_CACHE", _cache_home(env)),
@@ -48,6 +56,9 @@ def load_settings() -> Settings:
         shipped_strategies=_shipped("strategies"),
         shipped_models=_shipped("models"),
         urls=_urls(env),
+        migrations=_shipped("migrations"),
+        database_url=env.get("DATABASE_URL") or None,
+        notes=tuple(notes),
     )
 
 
@@ -58,7 +69,11 @@ def _folder(env: Mapping[str, str], name: str, default: Path) -> Path:
 
 def _expanded(path: Path, name: str) -> Path:
     try:
+        str(path).encode()  # Arrow takes no other name
         return path.expanduser()
+    except UnicodeEncodeError:
+        hint = f"Set a locale in UTF-8, as in LC_ALL=C.UTF-8, or set {name} to another folder."
+        raise UsageError(f"The name of the folder {path} has letters that this locale lacks.", hint) from None
     except RuntimeError:  # no home folder, or none of that user
         raise UsageError(f"{path} names no folder.", f"Set {name} to one.") from None
 
@@ -99,12 +114,48 @@ def _urls(env: Mapping[str, str]) -> dict[str, str]:
     return urls
 
 
-def _read_dotenv(path: Path) -> dict[str, str]:
+def _read_dotenv(path: Path) -> tuple[dict[str, str], list[str]]:
+    """The values of a .env file, and a note for each line that gives none or a name that atb does not know."""
     if not path.is_file():
-        return {}
+        return {}, []
+    import io
+
     from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
 
     try:
-        return {name: value for name, value in dotenv_values(path).items() if value is not None}
+        with path.open(encoding="utf-8") as file:
+            bindings = list(parse_stream(file))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The settings file {path.absolute()} cannot be read: {error}.") from None
+    good = "".join(b.original.string for b in bindings if not b.error)
+    values = dotenv_values(stream=io.StringIO(good))  # with ${NAME} filled in
+    notes = [f"{path.absolute()}, line {line}: {what}" for line, what in map(_oddity, bindings) if what]
+    return {name: value for name, value in values.items() if value is not None}, notes
+
+
+def _oddity(binding: Binding) -> tuple[int, str]:
+    """The line of an entry of .env and what is wrong with it; never its value, which may be a secret."""
+    text, name = binding.original.string, binding.key
+    before = text[: len(text) - len(text.lstrip())]  # empty lines above belong to the entry
+    line = binding.original.line + before.count("\n")
+    if binding.error or (name and binding.value is None):
+        return line, "this is not NAME=VALUE and is left out."
+    if name and name.startswith("ATB_") and name not in NAMES:
+        return line, f"atb knows no {name}. {nearest(name, list(NAMES))}"
+    return line, ""
+
+
+def colour_is_wanted() -> bool:
+    """Whether messages may be coloured: https://no-color.org, and a terminal that can."""
+    return not os.environ.get("NO_COLOR") and terminal_moves()
+
+
+def terminal_moves() -> bool:
+    """Whether the terminal obeys escape codes."""
+    return os.environ.get("TERM") != "dumb"
+
+
+def without_postgres() -> dict[str, str]:
+    """The environment for Postgres' own programs, without variables that would turn them to another database."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PG")}

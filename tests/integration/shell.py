@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -57,9 +58,15 @@ class Shell:
         own = {"ATB_HOME": str(self.home), "ATB_CACHE": str(self.cache), "HOME": str(folder), "LANG": "C.UTF-8"}
         self.env = {"PATH": os.environ["PATH"], **own, **env}
 
-    def __call__(self, *args: object, ok: bool = False, env: Mapping[str, str] | None = None) -> Ran:
+    def __call__(
+        self,
+        *args: object,
+        ok: bool = False,
+        env: Mapping[str, str] | None = None,
+        preexec_fn: Callable[[], None] | None = None,
+    ) -> Ran:
         """Run to the end. Never a traceback or a warning; with `ok` no error either."""
-        process = self.start(*args, env=env)
+        process = self.start(*args, env=env, preexec_fn=preexec_fn)
         try:
             out, err = process.communicate(timeout=TIMEOUT_S)
         finally:
@@ -101,11 +108,11 @@ class Shell:
         roots = (self.work, self.home)
         return {str(p): p.read_bytes() for root in roots for p in sorted(root.rglob("*")) if p.is_file()}
 
-    def on_terminal(self, *args: object, columns: int = 80) -> Ran:
+    def on_terminal(self, *args: object, columns: int = 80, **more: str) -> Ran:
         """Run with a terminal for everything; `out` is what it shows, escape codes and all."""
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-        env = {**self.env, "TERM": "xterm-256color"}
+        env = {**self.env, "TERM": "xterm-256color", **more}
         process = subprocess.Popen(
             [ATB, *map(str, args)], cwd=self.work, env=env, stdin=slave, stdout=slave, stderr=slave, close_fds=True
         )
@@ -113,6 +120,12 @@ class Shell:
         shown = b"".join(iter(lambda: _read(master), b""))
         os.close(master)
         return Ran(process.wait(TIMEOUT_S), shown.decode().replace("\r\n", "\n"), "")
+
+
+def without_powers() -> None:
+    """For `preexec_fn`: what root may not read, it cannot."""
+    for power in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        ctypes.CDLL(None).prctl(24, power, 0, 0, 0)  # PR_CAPBSET_DROP
 
 
 def _read(terminal: int) -> bytes:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
 
 from tests.integration.market import HEAD, PEEKS, scripted, walk_file
-from tests.integration.shell import RUN, Ran, Shell
+from tests.integration.shell import RUN, Ran, Shell, without_powers
 
 BAD: dict[str, tuple[int, str]] = {
     # names
@@ -39,9 +40,39 @@ BAD: dict[str, tuple[int, str]] = {
     "strategies new class": (2, "'class' cannot be a strategy's name."),
     "strategies new ../up": (2, "'../up' cannot be a strategy's name."),
     # files
+    "backtest sma_cross --symbol BTCUSDT --data candles": (
+        2,
+        "Data file candles does not exist.\n  Nearest: candles.csv.",
+    ),
+    "backtest sma_cross --symbol BTCUSDT --timeframe 60m": (
+        2,
+        "Unknown timeframe '60m'.\n  Write 1h, which is as long.",
+    ),
+    "data gaps BTCUSDT 2h --data candles.csv": (
+        3,
+        "candles.csv holds 1h candles, not 2h.\n  Use the argument TIMEFRAME 1h.",
+    ),
+    "RUN --seed 3": (2, "--seed 3 means nothing here: the candles are not simulated.\n  Leave it out, or use"),
+    "RUN --export EMPTY": (2, "Invalid value for '--export': an empty text is not a path."),
+    "RUN --policy EMPTY": (2, "Invalid value for '--policy': an empty text is not a path."),
+    "data import EMPTY --symbol BTCUSDT": (2, "Invalid value for 'FILE': an empty text is not a path."),
+    "RUN --export candles.csv": (2, "--export candles.csv: candles.csv is a file."),
+    "RUN -p fast=100 -p slow=100": (
+        2,
+        "sma_cross: fast (100) must be below slow (100).\n  As in -p fast=20 -p slow=100",
+    ),
+    "RUN --policy .": (2, "Policy file . is a folder, not a file.\n  It is a TOML file of policy values"),
+    "models show BTCUSDT --version 1": (10, "There is no basic model for BTCUSDT in version 1.\n  "),
+    "models show BTCUSDT --kind foo": (10, "There is no foo model for BTCUSDT.\n  Known: basic."),
+    "models show BTCUSDT --timeframe 4h": (10, "There is no basic model for BTCUSDT with 4h candles.\n  Nearest: 1h."),
+    "models show FOOUSDT": (10, "There is no basic model for FOOUSDT.\n  Nearest: ETHUSDT, BTCUSDT."),
+    "backtest ml_basic --symbol BTCUSDT --data candles.csv --model-version 2024": (
+        10,
+        "There is no basic model for BTCUSDT 1h in version 2024. There is: ",
+    ),
     "RUN --data candles.csv": (
         2,
-        "--symbol was given 1 times, --data 2 times.\n  Give one --data for each --symbol, in order.",
+        "--symbol was given once, --data 2 times.\n  Give one --data for each --symbol, in order.",
     ),
     "RUN --symbol BTC-USDT --data candles.csv": (2, "--symbol BTCUSDT was given more than once."),
     "RUN --provider simulated": (2, "--data and --provider simulated exclude each other."),
@@ -152,7 +183,7 @@ BAD: dict[str, tuple[int, str]] = {
     "RUN -p fast=3 -p fast=4": (2, "--param fast was given more than once."),
     "RUN --model-version 3": (2, "sma_cross has no model, so --model-version 3 means nothing."),
     # policy files
-    "RUN --policy none.toml": (2, "Policy file none.toml does not exist."),
+    "RUN --policy wrongg.toml": (2, "Policy file wrongg.toml does not exist.\n  Nearest: wrong.toml"),
     "RUN --policy candles.csv": (2, "Policy file candles.csv is not TOML"),
     "RUN --policy unknown.toml": (2, "unknown.toml: unknown field 'stop_los'.\n  Nearest: stop_loss"),
     "RUN --policy wrong.toml": (2, "wrong.toml: stop_loss must be a number from 0 to 0.999, not '0.1'."),
@@ -167,7 +198,7 @@ BAD: dict[str, tuple[int, str]] = {
     "OWN shape": (10, "strategies/shape.py, line 8: signals() returned shape (3,) for 300 candles."),
     "OWN silent": (
         10,
-        "strategies/silent.py, line 8: the signal of candle 50 (2024-01-03 02:00) is NaN, after the warm-up of 1 candles",
+        "strategies/silent.py, line 8: the signal of candle 50 (2024-01-03 02:00) is NaN, after the warm-up of 1 candle (1",
     ),
     "OWN fails": (10, "strategies/fails.py, line 9: ZeroDivisionError: float division by zero"),
     "OWN quits": (10, "strategies/quits.py, line 9: SystemExit: 3"),
@@ -217,9 +248,11 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ran
     shell = Shell(tmp_path_factory.mktemp("bad"), ATB_BINANCE_API_URL="http://127.0.0.1:9")
     bad_files(shell)
     before = shell.files()
-    spelt = [text.replace("RUN", " ".join(RUN)).replace("OWN", "backtest") for text in BAD]
+    spelt = [text.replace("OWN", "backtest").replace("RUN", " ".join(RUN)) for text in BAD]
     commands = [
-        (*s.split(), "--symbol", "BTCUSDT", "--data", "candles.csv") if text.startswith("OWN") else tuple(s.split())
+        (*s.split(), "--symbol", "BTCUSDT", "--data", "candles.csv")
+        if text.startswith("OWN")
+        else tuple(word.replace("EMPTY", "") for word in s.split())
         for s, text in zip(spelt, BAD, strict=True)
     ]
     yield dict(zip(BAD, shell.many(commands), strict=True))
@@ -232,3 +265,67 @@ def test_bad_input_is_refused_with_a_message_and_its_exit_code(refusals: dict[st
     assert ran.code == code, ran.err
     assert f"Error: {message}" in ran.err
     assert ran.out == ""
+
+
+def test_the_hint_of_an_unknown_model_version_names_the_ones_there_are(refusals: dict[str, Ran]) -> None:
+    told = refusals["backtest ml_basic --symbol BTCUSDT --data candles.csv --model-version 2024"].err
+    assert re.search(r"\n  Leave out --model-version, or use 20\d\d\.\S+\.\n", told)
+    assert re.search(r"(Nearest|Known): 20\d\d\.", refusals["models show BTCUSDT --version 1"].err)
+
+
+# --- what may not be read
+
+
+@pytest.fixture
+def locked(shell: Shell) -> Iterator[Shell]:
+    """A shell in whose folder everything named `locked` may not be read."""
+    names = ("strategies", "models", "locked.csv", "locked.toml")
+    for name in names[:2]:
+        (shell.work / name).mkdir()
+    for name in names[2:]:
+        shell.write(name, "x")
+    (shell.home / "candles").mkdir(parents=True)
+    paths = [shell.work / name for name in names] + [shell.home / "candles"]
+    for path in paths:
+        path.chmod(0)
+    yield shell
+    for path in paths:
+        path.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "what", "hint"),
+    [
+        ("strategies list", 10, "The folder strategies cannot be read: Permission denied.", "chmod u+rx 'strategies'"),
+        ("models list", 10, "The folder models cannot be read: Permission denied.", "chmod u+rx 'models'"),
+        ("data list", 3, "HOME/candles cannot be read: Permission denied.", "ATB_HOME"),
+        ("data gaps BTCUSDT", 3, "HOME/candles/binance/spot/BTCUSDT/1h cannot be read: Permission denied.", "ATB_HOME"),
+        (
+            "data gaps BTCUSDT --data locked.csv",
+            3,
+            "locked.csv cannot be read: Permission denied.",
+            "ls -ld 'locked.csv'",
+        ),
+    ],
+)
+def test_what_may_not_be_read_is_named_and_not_taken_for_empty(
+    locked: Shell, command: str, code: int, what: str, hint: str
+) -> None:
+    ran = locked(*command.split(), preexec_fn=without_powers)
+    assert (ran.code, ran.message) == (code, what.replace("HOME", str(locked.home)))
+    assert hint in ran.err and "whole" not in ran.err and ran.out == ""
+
+
+def test_a_policy_that_may_not_be_read(locked: Shell) -> None:
+    (locked.work / "strategies").chmod(0o700)
+    ran = locked(*RUN, "--policy", "locked.toml", preexec_fn=without_powers)
+    assert (ran.code, ran.message) == (2, "Policy file locked.toml cannot be read: Permission denied.")
+    assert "ls -ld 'locked.toml'" in ran.err
+
+
+def test_a_name_that_the_locale_cannot_spell(shell: Shell) -> None:
+    shell.write("kürse.csv", walk_file(20))
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ran = shell("data", "gaps", "BTCUSDT", "--data", "kürse.csv", env=ascii_only)
+    assert ran.code == 2 and "has letters that this locale lacks" in ran.message and "LC_ALL=C.UTF-8" in ran.err
+    assert shell("data", "gaps", "BTCUSDT", "--data", "kürse.csv", ok=True, env={"LC_ALL": "C"}).code == 0

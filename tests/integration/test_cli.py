@@ -31,7 +31,8 @@ def test_json_of_every_command(shell: Shell) -> None:
     commands = [
         ("data", "list"), ("data", "gaps", "BTCUSDT"), ("data", "rules", "BTCUSDT"), ("strategies", "list"),
         ("strategies", "show", "sma_cross"),
-        ("strategies", "check", "sma_cross", "--data", "candles.csv", "-p", "slow=20"), ("models", "list"), ("models", "verify"),
+        ("strategies", "check", "sma_cross", "--data", "candles.csv", "-p", "fast=10", "-p", "slow=20"),
+        ("models", "list"), ("models", "verify"),
     ]  # fmt: skip
     listed, gaps, rules, strategies, shown, checked, *_ = (
         ran.json for ran in shell.many([(*c, "--json") for c in commands])
@@ -115,6 +116,51 @@ def test_errors_are_coloured_on_a_terminal_only(shell: Shell) -> None:
     args = ("backtest", "sma_cros", "--symbol", "BTCUSDT")
     assert "\x1b[" in shell.on_terminal(*args).out
     assert not ESCAPE.search(shell(*args).err)
+
+
+def test_nor_where_colour_is_not_wanted(shell: Shell) -> None:
+    shell.write(".env", "ATB_HOEM=x\n")
+    args = ("backtest", "sma_cros", "--symbol", "BTCUSDT")
+    assert shell.on_terminal(*args).out.count("\x1b[3") == 2  # "Note:" and "Error:"
+    for ran in (shell.on_terminal(*args, NO_COLOR="1"), shell.on_terminal(*args, TERM="dumb")):
+        assert not ESCAPE.search(ran.out) and "Note: " in ran.out and "Error: Unknown strategy" in ran.out
+
+
+def test_an_oddity_of_the_settings_file_is_noted_once_and_does_no_harm(shell: Shell) -> None:
+    shell.write(".env", "ATB_HOEM=x\n")
+    ran = shell(*RUN, "--json", ok=True)
+    assert ran.err == f"Note: {shell.work}/.env, line 1: atb knows no ATB_HOEM. Nearest: ATB_HOME, ATB_CACHE.\n"
+    assert ran.json["schema"] == 1
+
+
+def test_a_terminal_in_the_locale_c_gets_ascii_only(shell: Shell) -> None:
+    run = (*RUN, *SHORT)
+    for ran in (shell.on_terminal(*run, LC_ALL="C"), shell.on_terminal(*run, PYTHONIOENCODING="ascii")):
+        shown = plain(ran.out)
+        assert shown.isascii() and "equity" in shown and "?" not in shown
+        assert re.search(r"^ +[\d,.]+ .*#", shown, re.MULTILINE)  # the chart
+    assert "█" in shell.on_terminal(*RUN, *SHORT).out
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_numbers_stay_whole_at_any_width(shell: Shell, columns: int) -> None:
+    """A year across a model's dates, so that there are four columns of figures."""
+    shell.write("long.csv", walk_file(9_000, start_ms=1_717_200_000_000))  # 2024-06-01
+    args = ("backtest", "ml_basic", "--symbol", "BTCUSDT", "--data", "long.csv")
+    expected = [line.split("\t") for line in shell(*args, ok=True).out.splitlines()]
+    figures = next(row for row in expected if row[0] == "end equity")[1:]
+    assert len(figures) == 4
+    shown = plain(shell.on_terminal(*args, columns=columns).out)
+    assert all(re.search(rf"(?<![\d,.]){figure}(?![\d,.])", shown) for figure in figures)
+    assert shown.count("statistic ") == (4 if columns < 80 else 1)
+    assert all(len(line.rstrip()) <= columns for line in shown.splitlines() if "max drawdown" in line)
+
+
+def test_the_list_of_models_fits_80_columns(shell: Shell) -> None:
+    lines = plain(shell.on_terminal("models", "list").out).splitlines()
+    rows = [line for line in lines if re.search(r"(BTC|ETH)USDT/basic/\S+ +1h +\d{4}-\d\d-\d\d ", line)]
+    assert len(rows) >= 2 and max(map(len, lines)) <= 80
+    assert all(row["folder"] for row in shell("models", "list", "--json", ok=True).json)
 
 
 def test_simulated_is_said_at_both_ends(shell: Shell) -> None:
@@ -215,6 +261,41 @@ def stored_close(shell: Shell, day: str) -> float:
     return float(shell(*args, ok=True).json["statistics"]["market_change"])
 
 
+def test_what_to_do_next_names_the_provider_where_it_must(shell: Shell) -> None:
+    lines = walk_file(300).splitlines(keepends=True)
+    shell.write("gappy.csv", "".join([*lines[:101], *lines[102:]]))
+    ran = shell("data", "import", "gappy.csv", "--symbol", "BTC-USD", "--provider", "coinbase", ok=True)
+    told = re.search(r"1 missing; see: atb (data gaps BTC-USD 1h --provider coinbase)\)", ran.err)
+    assert told and "1 missing (0.333%) in 1 gap;" in shell(*told[1].split(), ok=True).err
+
+
+def test_rules_that_are_assumed_say_so(shell: Shell) -> None:
+    ran = shell("data", "rules", "FOOUSDT", "--json", ok=True)
+    assert ran.json["source"] == "assumed"
+    assert ran.err == (
+        f"Note: FOOUSDT is not in the table of {ran.json['date']}: its lot, tick and minimum notional are assumed. "
+        "Ask the exchange: atb data rules FOOUSDT --refresh\n"
+    )
+    assert shell("data", "rules", "BTCUSDT", ok=True).err == ""
+
+
+def test_a_model_trained_here_is_shown_by_what_the_command_says(shell: Shell) -> None:
+    pytest.importorskip("onnx")
+    shell.write("long.csv", walk_file(4_000))
+    run = ("models", "train", "basic", "--symbol", "BTCUSDT", "--data", "long.csv", "--training-end", "2024-05-01")
+    told = shell(*run, "--validation-end", "2025-01-01", ok=True).err
+    assert "Note: No out-of-sample part is left: the candles end on 2024-06-15" in told
+    command = re.search(r"atb (models show BTCUSDT --version 2024\.05\.1)\n", told)
+    assert command and shell(*command[1].split(), "--json", ok=True).json["version"] == "2024.05.1"
+    late = shell(*run[:-1], "2025-01-01", "--validation-end", "2025-02-01")
+    assert late.code == 2 and late.message == "Training cannot end on 2025-01-01: the candles end on 2024-06-15."
+    elsewhere = shell(*run, "--validation-end", "2024-06-01", "--out", "other", ok=True)
+    assert "looked for in ./models, not in other" in elsewhere.err and "Note:" not in elsewhere.err
+    newest = shell("models", "show", "BTCUSDT", "--json", ok=True).json["version"]
+    shell.write("models/BTCUSDT/basic/2024.05.1/model.onnx", "")
+    assert shell("models", "show", "BTCUSDT", "--json", ok=True).json["version"] == newest
+
+
 def test_a_second_version_of_a_candle_is_refused_unless_it_replaces_the_first(shell: Shell) -> None:
     lines = walk_file(300).splitlines(keepends=True)
     fields = lines[300].split(",")
@@ -226,7 +307,7 @@ def test_a_second_version_of_a_candle_is_refused_unless_it_replaces_the_first(sh
     before, change = shell.files(), stored_close(shell, "2024-01-02")
     refused = shell(*run, "other.csv")
     assert refused.code == 3 and shell.files() == before
-    assert refused.message.startswith("1 candles differ from those that are stored, the first at 2024-01-13T11:00:00Z")
+    assert refused.message.startswith("1 candle differs from the one that is stored, the first at 2024-01-13T11:00:00Z")
     assert "--replace" in refused.err
     shell(*run, "other.csv", "--replace", ok=True)
     assert stored_close(shell, "2024-01-02") > change + 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from atb.cli.main import app
+from atb.cli.root import app
 from atb.core.errors import AtbError
 from atb.core.policy import FIELDS, Field
 from tests.integration.market import Bar, candle_file, scripted

@@ -48,6 +48,12 @@ def test_an_option_says_what_it_is_and_what_happens_without_it(helps: dict[str, 
             assert "[default:" in text, text
 
 
+@pytest.mark.parametrize("command", ["", "data", "strategies", "models"])
+def test_no_command_s_description_is_cut_off(helps: dict[str, Ran], command: str) -> None:
+    listed = helps[command].out.split("\nCommands:\n")[1]
+    assert len(listed.splitlines()) >= 4 and "..." not in listed
+
+
 def test_the_short_spelling_of_help(shell: Shell, helps: dict[str, Ran]) -> None:
     assert shell("backtest", "-h", ok=True).out == helps["backtest"].out
 

@@ -253,7 +253,9 @@ def test_every_field_of_the_policy_has_its_case(results: dict[str, Ran]) -> None
 def test_a_halt_is_told_on_stderr_and_exits_0(results: dict[str, Ran]) -> None:
     ran = results["drawdown_halt"]
     assert ran.code == 0
-    assert "Maximum drawdown exceeded (20.1%). Stopping backtest." in ran.err
+    assert (
+        ran.err == "ERROR: Maximum drawdown exceeded (20.1%). Stopping backtest.\n"
+    )  # as docs/getting-started.md says
     assert ran.json["halt"]["message"] in ran.err
 
 

@@ -199,7 +199,7 @@ def test_offline_asks_nobody(tmp_path: Path) -> None:
     ("fault", "code", "told"),
     [
         (Fault("status", path="/klines", status=503), 4, "answered HTTP 503"),
-        (Fault("status", path="/klines", status=451, body=b'{"msg": "not from here"}'), 4, "HTTP 451 (not from here)"),
+        (Fault("status", path="/klines", status=451, body=b'{"msg": "not from here"}'), 5, "HTTP 451 (not from here)"),
         (
             Fault("status", path="/klines", status=400, body=b'{"code": -1100, "msg": "Illegal characters"}'),
             5,
@@ -219,7 +219,7 @@ def test_what_the_exchange_answers_decides_the_exit_code(tmp_path: Path, fault: 
 def test_pages_that_came_before_a_failure_stay(tmp_path: Path) -> None:
     with Loopback(exchange("binance"), Fault("status", path="/klines", skip=3, status=451)) as server:
         shell = shell_at(tmp_path, "binance", server.url)
-        assert backtest(shell, "binance", *RANGE).code == 4
+        assert backtest(shell, "binance", *RANGE).code == 5
     assert parts(shell, "binance") == [(-75, 2000)]
 
 
@@ -262,6 +262,7 @@ def test_rules_are_refreshed_remembered_and_used(tmp_path: Path, venue: str) -> 
         nowhere = {f"ATB_{venue.upper()}_API_URL": url}
         down = shell("data", "rules", symbol, "--provider", venue, "--refresh", env=nowhere)
     assert down.code == 4 and "refused the connection" in down.message
+    assert "without --refresh the rules" in down.err and "--provider simulated" not in down.err
     assert shell("data", "rules", symbol, "--provider", venue, "--json", ok=True).json == ran.json
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 from collections.abc import Iterator
@@ -37,6 +38,40 @@ def test_a_full_disk_behind_stdout_is_told(shell: Shell) -> None:
     assert done.stderr == "Error: The output cannot be read or written: No space left on device.\n"
 
 
+@pytest.mark.parametrize(
+    "args", [("--help",), ("--version",), ("data", "gaps", "--help"), ("--show-completion", "bash")]
+)
+def test_help_and_version_on_a_full_disk_are_told_too(shell: Shell, args: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [ATB, *args], cwd=shell.work, env=shell.env, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 3
+    assert done.stderr == "Error: The output cannot be read or written: No space left on device.\n"
+
+
+def test_a_full_disk_behind_stderr_leaves_the_exit_code(shell: Shell) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([ATB, *RUN, "--fraction", "7"], cwd=shell.work, env=shell.env, stderr=full, check=False)
+    assert done.returncode == 2
+
+
+def test_an_interruption_while_the_command_line_is_being_imported_is_one_line(shell: Shell) -> None:
+    """Ctrl-C in the first milliseconds: here from within an import, which is where they go."""
+    shell.write(
+        "early/typer/__init__.py", "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"
+    )
+    ran = shell("--version", env={"PYTHONPATH": str(shell.work / "early")})
+    assert ran == (130, "", "Error: Interrupted.\n")
+
+
+def test_a_result_is_printed_although_its_files_cannot_be_written(shell: Shell) -> None:
+    process = shell.start(*RUN, *SHORT, "--json", "--export", "report", preexec_fn=no_file_over_1_kb, env=NO_BYTECODE)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 3 and "Error: report cannot be written: File too large." in err
+    assert json.loads(out)["trades"] and not (shell.work / "report").exists()
+
+
 @pytest.mark.parametrize("closed", [1, 2])
 def test_a_stream_that_is_closed_is_no_failure(shell: Shell, closed: int) -> None:
     line = f"exec {ATB} {' '.join(RUN)} {closed}>&-"
@@ -45,6 +80,10 @@ def test_a_stream_that_is_closed_is_no_failure(shell: Shell, closed: int) -> Non
     )
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
+
+
+# Python does not notice that a .pyc was cut off, and would stumble over it ever after.
+NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def no_file_over_1_kb() -> None:
@@ -56,7 +95,7 @@ def no_file_over_100_bytes() -> None:
 
 
 def test_half_a_strategy_is_not_left_behind(shell: Shell) -> None:
-    process = shell.start("strategies", "new", "my_idea", preexec_fn=no_file_over_100_bytes)
+    process = shell.start("strategies", "new", "my_idea", preexec_fn=no_file_over_100_bytes, env=NO_BYTECODE)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 3 and "strategies/my_idea.py cannot be written: File too large." in err
     assert list((shell.work / "strategies").iterdir()) == []
@@ -71,7 +110,9 @@ def test_a_file_where_a_folder_should_be(shell: Shell) -> None:
 
 
 def test_candles_that_do_not_fit_leave_nothing_behind(shell: Shell) -> None:
-    process = shell.start("data", "import", "candles.csv", "--symbol", "BTCUSDT", preexec_fn=no_file_over_1_kb)
+    process = shell.start(
+        "data", "import", "candles.csv", "--symbol", "BTCUSDT", preexec_fn=no_file_over_1_kb, env=NO_BYTECODE
+    )
     _, err = process.communicate(timeout=30)
     assert process.returncode == 3
     assert "Error: Candles cannot be stored in" in err and "ATB_HOME" in err

@@ -400,4 +400,4 @@ def test_names_of_files(tmp_path: Path) -> None:
         assert caught.value.exit_code == 2
     with pytest.raises(UsageError) as caught:
         load_file(tmp_path / "candels.csv", "BTCUSDT", None)
-    assert caught.value.hint == "Nearest: candles.csv, candles.json."
+    assert caught.value.hint == "Nearest: candles.csv."

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from atb.core.errors import DataError
 from atb.core.types import MarketRules, symbol_for
-from atb.venue.market_rules import SHIPPED, rules_for, store_rules
+from atb.venue.market_rules import SHIPPED, remark, rules_for, store_rules
 
 BTC = symbol_for("binance", "BTCUSDT")
 OWN = MarketRules("BTCUSDT", Decimal("0.001"), Decimal("0.5"), Decimal(11), "binance exchangeInfo", "2025-01-01")
@@ -119,3 +119,13 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be written") as caught:
         store_rules(tmp_path / "home" / "market_rules.json", "binance", OWN)
     assert "ATB_HOME" in caught.value.hint
+
+
+def test_assumed_rules_are_remarked_on_with_the_way_to_the_real_ones() -> None:
+    new = symbol_for("coinbase", "NEW/USD")
+    told = remark(rules_for("coinbase", new), "coinbase")
+    date = rules_for("coinbase", new).date
+    assert told.startswith(f"NEW-USD is not in the table of {date}: its lot, tick and minimum notional are assumed.")
+    assert told.endswith("Ask the exchange: atb data rules NEW-USD --provider coinbase --refresh")
+    assert remark(rules_for("binance", BTC), "binance") == ""
+    assert "refresh" not in remark(rules_for("coinbase", new), "")  # where the market is simulated

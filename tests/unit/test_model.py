@@ -23,7 +23,7 @@ from atb.strategy import model as model_module
 from atb.strategy.features import CHUNK, FEATURES, LOOKBACK, compute_features
 from atb.strategy.loader import find_strategies, load_strategy
 from atb.strategy.model import CACHED_FROM, Inference, Model, load_model, prediction_key
-from atb.strategy.model_registry import ModelEntry, list_models, resolve_model, verify_model
+from atb.strategy.model_registry import ModelEntry, list_models, newest, resolve_model, verify_model
 from tests.unit.test_features import real, simulated
 
 REPO = Path(__file__).parents[2]
@@ -210,7 +210,8 @@ def test_there_is_no_default_model(root: Path, symbol: str, timeframe: str, kind
     with pytest.raises(StrategyError, match=r"There is no .* model for") as caught:
         resolve_model([root], symbol, timeframe, kind, LATE, version)
     assert "BTCUSDT 1h basic" in caught.value.what, "it names what there is"
-    assert "atb models train" in caught.value.hint
+    known = next(root.glob("BTCUSDT/basic/*")).name
+    assert (f"Leave out --model-version, or use {known}." if version else "atb models train") in caught.value.hint
     assert caught.value.exit_code == 10
 
 
@@ -484,3 +485,18 @@ def test_ml_basic_without_a_model_says_so() -> None:
     strategy = load_strategy("ml_basic", find_strategies([], REPO / "strategies")).make({})
     with pytest.raises(StrategyError, match="needs a model"):
         strategy.signals(candles_of(300))
+
+
+def test_the_newest_is_what_a_backtest_of_today_takes(root: Path) -> None:
+    """Two versions trained to one day: the later version, as in resolve_model, whichever is found first."""
+    for version in ("2024.01.10", "2024.01.9"):
+        copy_version(root, version, "2024-01-01")
+    shutil.rmtree(root / "BTCUSDT" / "basic" / shipped().version)
+    assert newest(reversed(list_models([root]))).version == resolved(root, "2030-01-01") == "2024.01.10"
+
+
+def test_a_missing_file_has_a_remedy(root: Path) -> None:
+    (only(root) / "model.onnx").unlink()
+    with pytest.raises(StrategyError, match="does not exist") as caught:
+        load_model(list_models([root])[0], None).check()
+    assert "atb models train" in caught.value.hint

@@ -250,6 +250,13 @@ def test_a_wrong_file_is_refused_with_its_name(tmp_path: Path, text: str, told: 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"x = '\xe9'")
-    for name, told in (("none.toml", "does not exist"), ("", "cannot be read"), ("latin.toml", "cannot be read")):
-        with pytest.raises(UsageError, match=told):
+    (tmp_path / "policy.toml").write_text("")
+    for name, told, hint in (
+        ("polisy.toml", "does not exist", "Nearest: policy.toml"),
+        ("none/a.toml", "does not exist", "as in stop_loss = 0.03"),
+        ("", "is a folder, not a file", "as in stop_loss = 0.03"),
+        ("latin.toml", "cannot be read", "UTF-8"),
+    ):
+        with pytest.raises(UsageError, match=told) as caught:
             load_policy(str(tmp_path / name))
+        assert hint in caught.value.hint and "Errno" not in caught.value.what

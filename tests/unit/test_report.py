@@ -22,6 +22,7 @@ from atb.backtest import report_data, report_histogram, report_html
 from atb.backtest.report_format import hours, money_decimals, number, percent, price, quantity
 from atb.backtest.report_html import render_html
 from atb.backtest.result import BacktestResult, Segment
+from atb.cli.backtest_report import Bucket, buckets, chart, sample_warning
 from atb.core.timeframe import iso
 from atb.engine.reasons import RULE_NAMES
 from tests.unit.report_case import BUSY, START_MS, Held, Idle, candles, make_result, model
@@ -202,6 +203,8 @@ def test_the_in_sample_part_is_said_loudly_with_its_dates(page: str) -> None:
 def test_a_run_wholly_inside_the_training_says_that_nothing_is_out_of_sample() -> None:
     text = render_html(make_result(with_model=model(training_end_day=400, validation_end_day=500)))
     assert "no out-of-sample stretch" in text
+    assert "All of this run lies in its model" in text and "100% of this run" not in text
+    assert "--start 2025-05-15" in text  # the end of the validation
     assert "Read the out-of-sample figures" not in text
 
 
@@ -553,3 +556,37 @@ def _open(text: str, folder: Path) -> tuple[str, str]:
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     return done.stdout, done.stderr
+
+
+# --- the terminal
+
+
+def test_the_warning_about_the_training_s_own_candles_names_what_can_be_trusted() -> None:
+    def warning(training_end_day: int, validation_end_day: int) -> str:
+        dates = model(training_end_day=training_end_day, validation_end_day=validation_end_day)
+        return sample_warning(make_result(candles(600), with_model=dates))
+
+    assert warning(400, 500) == (
+        "WARNING: all of this run lies in the model's own training data (IN-SAMPLE), and none is out-of-sample: no figure "
+        "here is evidence. Use candles after 2025-05-15: --start 2025-05-15"
+    )
+    assert warning(10, 500).startswith("WARNING: part of this run lies")
+    assert "none is out-of-sample" in warning(10, 500) and "--start 2025-05-15" in warning(10, 500)
+    assert warning(10, 15).endswith("(IN-SAMPLE); trust the out-of-sample column.")
+    assert sample_warning(make_result()) == ""
+
+
+def test_the_chart_s_labels_are_the_highest_and_the_lowest_equity() -> None:
+    equity = [10_000.0 + i % 7 for i in range(10_000)]
+    equity[5_001], equity[7_003] = 15_432.1, 8_765.4  # between the candles that a sample would take
+    columns = buckets(equity, 60)
+    assert len(columns) == 60
+    lines = chart(columns)
+    assert lines[1].startswith("     15,432.10 ") and lines[-1].startswith("      8,765.40 ")
+    assert lines[1].index("░") == 15 + 5_001 * 60 // 10_000  # the peak is drawn where it was
+    assert lines[-1][15 + 7_003 * 60 // 10_000] == "░"  # and nothing is solid below the trough
+    assert buckets([1.0, 3.0, 2.0], 60) == [Bucket(1.0, 1.0), Bucket(3.0, 3.0), Bucket(2.0, 2.0)]
+
+
+def test_the_chart_in_ascii_has_no_other_character() -> None:
+    assert "\n".join(chart(buckets([1.0, 5.0, 2.5, 4.0, 3.3, 9.0], 3), blocks=False)).isascii()

@@ -12,6 +12,7 @@ from atb.app import App
 from atb.backtest.request import Request, Span
 from atb.backtest.result import BacktestResult
 from atb.core.errors import DataError, StrategyError
+from atb.core.words import are, counted, often
 from atb.settings import load_settings
 
 HOUR_MS = 3_600_000
@@ -164,3 +165,39 @@ def test_the_best_case_of_an_ambiguous_candle(tmp_path: Path) -> None:
     assert result.best_case.ambiguous_exits == 1
     assert result.total.end_equity == pytest.approx(10_000 - 500)
     assert result.best_case.end_equity == pytest.approx(10_000 + 500)
+
+
+def test_a_strategy_of_one_s_own_that_hides_a_shipped_one_is_named(tmp_path: Path) -> None:
+    strategy(tmp_path, "return candles.close * 0")
+    (tmp_path / "own.py").rename(tmp_path / "sma_cross.py")
+    file = {"BTCUSDT": write_candles(tmp_path / "a.csv", {h: 100 + h for h in range(5)})}
+    notes = backtest("sma_cross", file, tmp_path).notes
+    assert notes == [f"{tmp_path}/sma_cross.py ran, not the sma_cross that comes with atb."]
+
+
+@pytest.mark.parametrize("provider", ["file", "simulated"])
+def test_assumed_rules_are_noted(tmp_path: Path, provider: str) -> None:
+    data = (write_candles(tmp_path / "a.csv", {h: 100 + h for h in range(5)}),) if provider == "file" else ()
+    request = Request("buy_and_hold", ("FOOUSDT",), provider=provider, data=data, span=Span(days=2.0))
+    notes = App().backtest(request, lambda text: None, lambda what, share: None).notes
+    assert any(note.startswith("FOOUSDT is not in the table of 20") for note in notes)
+
+
+def test_one_file_for_two_symbols_is_warned_of(tmp_path: Path) -> None:
+    path = write_candles(tmp_path / "a.csv", {h: 100 + h for h in range(5)})
+    request = Request("buy_and_hold", ("BTCUSDT", "ETHUSDT"), data=(path, path))
+    said: list[str] = []
+    App().backtest(request, said.append, lambda what, share: None)
+    assert said == [f"BTCUSDT and ETHUSDT get the same candles: --data {path} was given 2 times."]
+
+
+def test_a_long_simulation_shows_progress() -> None:
+    told: dict[str, float] = {}
+    request = Request("buy_and_hold", ("BTCUSDT",), "1m", "simulated", span=Span(days=9.0))
+    App().backtest(request, lambda text: None, told.__setitem__)
+    assert told == {"simulating BTCUSDT 1m": 1.0}
+
+
+def test_one_is_no_plural() -> None:
+    assert [counted(n, "candle") for n in (0, 1, 2, 2000)] == ["0 candles", "1 candle", "2 candles", "2,000 candles"]
+    assert (often(1), often(2), are(1), are(3)) == ("once", "2 times", "is", "are")

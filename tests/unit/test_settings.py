@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from atb.core.errors import UsageError
-from atb.settings import load_settings
+from atb.settings import colour_is_wanted, load_settings, terminal_moves
 
 
 @pytest.fixture(autouse=True)
@@ -85,3 +85,29 @@ def test_strategies_and_models_are_found_beside_the_user_and_with_the_package() 
     assert settings.strategy_dirs == (Path("strategies"),)
     assert settings.model_dirs == (Path("models"),)
     assert (settings.shipped_strategies / "sma_cross.py").is_file()
+
+
+def test_a_line_that_is_none_and_a_name_nobody_knows_are_noted_with_file_and_line(tmp_path: Path) -> None:
+    Path(".env").write_text(
+        "# mine\n\nATB_HOEM=/secret/place\nthis is no line\n\nATB_CACHE\nOTHER=1\nexport ATB_HOME='${OTHER}/x'\n"
+    )
+    settings = load_settings()
+    assert settings.notes == (
+        f"{tmp_path}/.env, line 3: atb knows no ATB_HOEM. Nearest: ATB_HOME, ATB_CACHE.",
+        f"{tmp_path}/.env, line 4: this is not NAME=VALUE and is left out.",
+        f"{tmp_path}/.env, line 6: this is not NAME=VALUE and is left out.",
+    )
+    assert settings.home == tmp_path / "1/x"
+    Path(".env").write_text("ATB_HOME=a\n")
+    assert load_settings().notes == ()
+
+
+def test_what_colour_and_movement_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert colour_is_wanted() and terminal_moves()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not colour_is_wanted() and terminal_moves()
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert not colour_is_wanted() and not terminal_moves()

@@ -75,7 +75,7 @@ def test_an_answer_becomes_contiguous_floats(answer: Callable[[Candles], Any]) -
         ),
         (
             lambda c: np.where(np.arange(30) == 9, np.nan, 0.0),
-            "the signal of candle 9 (2024-01-01 09:00) is NaN, after the warm-up of 5 candles (1 such candles).",
+            "the signal of candle 9 (2024-01-01 09:00) is NaN, after the warm-up of 5 candles (1 such candle).",
         ),
         (raising(ZeroDivisionError("by nothing")), "ZeroDivisionError: by nothing"),
         (raising(SystemExit(3)), "SystemExit: 3"),

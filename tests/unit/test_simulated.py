@@ -89,3 +89,9 @@ def test_prices_begin_where_they_are_expected() -> None:
 def test_a_month_has_no_length() -> None:
     with pytest.raises(UsageError, match="no fixed length"):
         simulate_candles("BTCUSDT", "1M", SIMULATED_START_MS, 10, 7)
+
+
+def test_progress_is_told_block_by_block() -> None:
+    shares: list[float] = []
+    simulate_candles("BTCUSDT", "1m", 0, 3 * BLOCK, 7, shares.append)
+    assert shares == pytest.approx([1 / 3, 2 / 3, 1.0])

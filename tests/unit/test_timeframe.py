@@ -47,12 +47,22 @@ def test_a_month_has_no_length() -> None:
         timeframe_ms("1M")
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("1hh", "1h"), ("1H", "1h"), ("60m", "30m"), ("15", "15m"), ("1D", "1d")])
+@pytest.mark.parametrize(("typed", "meant"), [("1hh", "1h"), ("1H", "1h"), ("15", "15m"), ("1D", "1d")])
 def test_an_unknown_timeframe_names_the_nearest(typed: str, meant: str) -> None:
     with pytest.raises(UsageError) as caught:
         check_timeframe(typed)
     assert typed in caught.value.what
     assert meant in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("60m", "1h"), ("120m", "2h"), ("240m", "4h"), ("1440m", "1d"), ("24h", "1d"), ("7d", "1w"), ("60s", "1m")],
+)
+def test_another_spelling_of_a_length_names_the_timeframe(typed: str, meant: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_timeframe(typed)
+    assert caught.value.hint == f"Write {meant}, which is as long."
 
 
 @given(times, st.sampled_from(FIXED))

@@ -331,3 +331,13 @@ def test_metadata_is_plain_json(trained: ModelEntry) -> None:
     text = (trained.folder / "metadata.json").read_text(encoding="utf-8")
     assert "NaN" not in text and "Infinity" not in text
     assert json.loads(text) == trained.metadata
+
+
+def test_a_training_that_ends_after_the_candles_is_refused(tmp_path: Path) -> None:
+    candles = candles_of()
+    end = int(candles.open_time[-1]) + HOUR_MS
+    with pytest.raises(UsageError, match=r"Training cannot end on .*: the candles end on") as caught:
+        train(candles, tmp_path, training_end_ms=end + HOUR_MS, validation_end_ms=end + 2 * HOUR_MS)
+    assert "--training-end" in caught.value.hint
+    entry = train(candles, tmp_path, training_end_ms=end, validation_end_ms=end + HOUR_MS)  # just there is allowed
+    assert set(entry.metadata["metrics"]) == {"training"}  # and the command says what that lacks

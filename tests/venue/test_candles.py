@@ -269,7 +269,7 @@ def test_pages_before_a_fault_stay_good(venue: str) -> None:
 @pytest.mark.parametrize("venue", VENUES)
 @pytest.mark.parametrize(
     ("status", "retry_after", "words"),
-    [(418, "120", "asks to wait 120 s"), (429, "3600", "asks to wait 3600 s"), (403, "", "403"), (451, "", "451")],
+    [(418, "120", "asks to wait 120 s"), (429, "3600", "asks to wait 3600 s")],
 )
 def test_an_exchange_that_shuts_the_door_is_not_hammered(venue: str, status: int, retry_after: str, words: str) -> None:
     exchange = market(venue, made(9), START + DAY_MS)
@@ -277,6 +277,19 @@ def test_an_exchange_that_shuts_the_door_is_not_hammered(venue: str, status: int
     with Loopback(exchange, fault) as server, pytest.raises(ExchangeUnavailable, match=words):
         fetched(venue, server, START, START + DAY_MS, START + DAY_MS)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("status", [403, 451])
+def test_a_place_or_key_that_is_not_served_is_refused_at_once(venue: str, status: int) -> None:
+    fault = Fault("status", status=status, body=b'{"msg": "not from here"}')
+    with Loopback(market(venue, made(9), START + DAY_MS), fault) as server:
+        with pytest.raises(
+            ExchangeRefused, match=rf"HTTP {status} \(not from here\): this location or key is"
+        ) as caught:
+            fetched(venue, server, START, START + DAY_MS, START + DAY_MS)
+        assert len(server.requests) == 1, "nothing else is asked, not even whether the symbol exists"
+    assert caught.value.exit_code == 5 and "another network" in caught.value.hint
 
 
 @pytest.mark.parametrize("venue", VENUES)

@@ -32,7 +32,7 @@ def export(result: BacktestResult, folder: Path) -> list[Path]:
     Other files in the folder stay as they are. DataError where it cannot be written, UsageError where it is a file.
     """
     try:
-        _refuse_file(folder)
+        refuse_file(folder)
         _write_all(result, folder)
     except OSError as error:
         raise DataError(
@@ -48,7 +48,8 @@ def _place(error: OSError, folder: Path) -> Path:
     return folder / name if name in WRITERS else folder
 
 
-def _refuse_file(folder: Path) -> None:
+def refuse_file(folder: Path) -> None:
+    """UsageError where the folder, or one above it, is a file."""
     for place in (folder, *folder.parents):
         if place.exists():
             if not place.is_dir():

@@ -54,13 +54,15 @@ def _in_sample_banner(result: BacktestResult) -> str:
         return _banner("insample", "IN SAMPLE", "A part of this run lies in its model's training period.")
     s = inside[0].statistics
     share = s.days / result.total.days
+    span = f"{moment(s.start)} to {moment(s.end)}, {percent(share, 0)} of this run, lies"
     text = (
-        f"{moment(s.start)} to {moment(s.end)}, {percent(share, 0)} of this run, lies in its model's training period: "
-        "the model has seen these candles, and no result on them is evidence. "
+        f"{'All of this run lies' if len(result.segments) == 2 else span} in its model's training period: the model has "
+        "seen these candles, and no result on them is evidence. "
     )
     outside = any(segment.name == "out_of_sample" for segment in result.segments)
-    rest = "Read the out-of-sample figures." if outside else "There is no out-of-sample stretch in this run."
-    return _banner("insample", "IN SAMPLE", text + rest)
+    after = max(model.validation_end for model in result.models)[:10]
+    lacking = f"There is no out-of-sample stretch in this run; candles after {after} make one (--start {after})."
+    return _banner("insample", "IN SAMPLE", text + ("Read the out-of-sample figures." if outside else lacking))
 
 
 def _starts_in_training(result: BacktestResult) -> bool:

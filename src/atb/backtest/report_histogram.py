@@ -8,6 +8,7 @@ import numpy as np
 
 from atb.backtest.report_format import Markup, change, count, esc, note, percent
 from atb.backtest.result import BacktestResult
+from atb.core.words import counted
 from atb.engine.candles import Floats, Ints
 
 BINS = 30
@@ -23,7 +24,7 @@ def distribution(result: BacktestResult) -> Markup:
         return note("No closed trades.")
     counts, first, width, cut = histogram(returns)
     caption = (
-        f"{count(len(returns))} closed trades, mean {change(float(returns.mean()))}, "
+        f"{counted(len(returns), 'closed trade')}, mean {change(float(returns.mean()))}, "
         f"median {change(float(np.median(returns)))}; a bar spans {percent(width, _edge_decimals(width))}."
         + (" The outermost bars hold everything beyond them." if cut else "")
     )

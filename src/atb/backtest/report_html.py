@@ -16,6 +16,7 @@ from atb.backtest.report_data import chart_data
 from atb.backtest.report_format import Markup, change, count, esc, moment, note, percent, section
 from atb.backtest.report_words import segment_title
 from atb.backtest.result import BacktestResult
+from atb.core.words import counted
 
 Pair = tuple[str, str]
 Button = tuple[str, str, str]
@@ -164,8 +165,8 @@ def _equity_chart(result: BacktestResult) -> Markup:
 
 
 def _candle_chart(result: BacktestResult) -> Markup:
-    names, trades = ", ".join(result.symbols), count(len(result.trades))
-    label = f"Candles of {names} with the entries and exits of {trades} trades; they are listed under Trades."
+    names, trades = ", ".join(result.symbols), counted(len(result.trades), "trade")
+    label = f"Candles of {names} with the entries and exits of {trades}, listed under Trades."
     legend = [("entry", "Entry"), ("exit-gain", "Exit with gain"), ("exit-loss", "Exit with loss")]
     more = [("prev", "‹ Trade", "Previous trade (P)"), ("next", "Trade ›", "Next trade (N)")]
     return _chart("price", label, legend, more, _symbol_choice(result))

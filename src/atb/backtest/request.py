@@ -13,6 +13,7 @@ DEFAULT_FEE_BPS = 10.0
 DEFAULT_SLIPPAGE_BPS = 5.0
 DEFAULT_BALANCE = 10_000.0
 DEFAULT_DAYS = 365
+DEFAULT_SEED = 7
 DEFAULT_MAX_GAP_SHARE = 0.02
 PROVIDERS = ("binance", "coinbase", "file", "simulated")
 
@@ -34,7 +35,7 @@ class Request(NamedTuple):
     provider: str = "binance"
     data: tuple[Path, ...] = ()
     span: Span = Span()
-    seed: int = 7
+    seed: int | None = None  # of the simulator
     initial_balance: float = DEFAULT_BALANCE
     fee_bps: float = DEFAULT_FEE_BPS
     slippage_bps: float = DEFAULT_SLIPPAGE_BPS

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import atb
+from atb.backtest.notes import Prepared, notes_of_run
 from atb.backtest.request import Request
 from atb.backtest.result import (
     BacktestResult,
@@ -27,6 +28,7 @@ from atb.core.errors import DataError, StrategyError, UsageError
 from atb.core.policy import Policy, effective_policy
 from atb.core.timeframe import iso, parse_time_ms, timeframe_ms
 from atb.core.types import MarketRules
+from atb.core.words import are, counted
 from atb.data.store import candles_hash
 from atb.data.validation import Quality, assess
 from atb.engine import metrics
@@ -42,17 +44,6 @@ from atb.strategy.loader import LoadedStrategy
 from atb.strategy.signals import compute_signals, lookback_of, place
 
 LARGEST_BALANCE = 1e12
-
-
-class Prepared(NamedTuple):
-    """One symbol, ready to run: `candles` with history, of which the run begins at `first`."""
-
-    source: Source
-    strategy: Strategy
-    candles: Candles
-    first: int
-    signals: Floats
-    quality: Quality
 
 
 class Desk(NamedTuple):
@@ -76,9 +67,8 @@ def run_backtest(request: Request, desk: Desk) -> BacktestResult:
     shown = [p.candles.window(p.first, len(p.candles)) for p in prepared]
     line = timeline(shown, [p.signals[p.first :] for p in prepared])
     length_ms = timeframe_ms(sources[0].timeframe)
-    notes += [note for p in prepared for note in _quality_notes(p, line, request, length_ms)]
     rules = [desk.market_rules(source) for source in sources]
-    notes += [f"{r.symbol}: lot, tick and minimum notional are assumed." for r in rules if r.source == "assumed"]
+    notes += notes_of_run(desk.loaded.file, prepared, rules, line, request)
     markets = [make_market(r) for r in rules]
     run, best_run = _simulate(request, desk, policy, markets, line)
     clock.lap("engine")
@@ -161,7 +151,7 @@ def _prepare(source: Source, request: Request, desk: Desk, policy: Policy, clock
     first = int(np.searchsorted(candles.open_time, start))
     if first == len(candles) or len(candles) <= lookback:
         raise DataError(
-            f"{source.symbol.id}: {len(candles) - first} candles in the range and {first} before it are too few: "
+            f"{source.symbol.id}: {counted(len(candles) - first, 'candle')} in the range and {first} before it are too few: "
             f"{desk.loaded.file.name} looks back {lookback} and needs one more to fill at.",
             "Use a longer range or a file with more history.",
         )
@@ -181,7 +171,8 @@ def _refuse_early(strategy: Strategy, signals: Floats, lookback: int) -> None:
     early = int(np.count_nonzero(~np.isnan(signals[: lookback - 1])))
     if early:
         raise StrategyError(
-            f"{place(strategy)}: {early} signals come before the {lookback} candles of lookback_bars; they must be NaN.",
+            f"{place(strategy)}: {counted(early, 'signal')} come{'s' if early == 1 else ''} before the "
+            f"{counted(lookback, 'candle')} of lookback_bars; before them all must be NaN.",
             f"All findings: atb strategies check {strategy.title()} --data FILE",
         )
 
@@ -190,41 +181,11 @@ def _refuse_gaps(source: Source, quality: Quality, request: Request) -> None:
     if quality.missing_share > request.max_gap_share and not request.allow_gaps:
         largest = max(quality.gaps, key=lambda gap: gap.missing)
         raise DataError(
-            f"{source.symbol.id}: {quality.missing} of {quality.rows + quality.missing} candles are missing "
-            f"({quality.missing_share:.1%}, more than {request.max_gap_share:.1%}); the largest gap, {largest.missing} candles, "
-            f"starts at {iso(largest.start_ms)}.",
+            f"{source.symbol.id}: {quality.missing} of {quality.rows + quality.missing} candles {are(quality.missing)} "
+            f"missing ({quality.missing_share:.1%}, more than {request.max_gap_share:.1%}); the largest gap, "
+            f"{counted(largest.missing, 'candle')}, starts at {iso(largest.start_ms)}.",
             "Use --allow-gaps to run all the same, or raise --max-gaps.",
         )
-
-
-def _quality_notes(p: Prepared, line: Timeline, request: Request, length_ms: int) -> list[str]:
-    name, q = p.source.symbol.id, p.quality
-    notes = []
-    if q.missing_share > request.max_gap_share:
-        notes.append(f"{name}: {q.missing_share:.1%} of the candles are missing (allowed).")
-    if q.zero_volume:
-        notes.append(f"{name}: {q.zero_volume} candles without volume; fills there are doubtful.")
-    missing = lookback_of(p.strategy) - 1 - p.first
-    if missing > 0:
-        notes.append(f"{name}: too little history before the range; the first {missing} candles are warm-up.")
-    return notes + _edge_notes(p, line, request, length_ms)
-
-
-def _edge_notes(p: Prepared, line: Timeline, request: Request, length_ms: int) -> list[str]:
-    """Say where a symbol's candles do not reach as far as was asked for, or as far as those of the others."""
-    name, q, span = p.source.symbol.id, p.quality, request.span
-    start, end = p.source.span()
-    begins = min(start, int(line.open_time[0]), start if span.start_ms is None else span.start_ms)
-    ends = max(end, int(line.open_time[-1]) + length_ms, end if span.end_ms is None else span.end_ms)
-    notes = []
-    if q.first_ms - begins > length_ms:
-        notes.append(f"{name}: its candles begin at {iso(q.first_ms)}, not at {iso(begins)}.")
-    if ends - q.last_ms > 2 * length_ms:
-        notes.append(
-            f"{name}: its candles end at {iso(q.last_ms + length_ms)}, not at {iso(ends)}; what is held then stays at its "
-            "last price."
-        )
-    return notes
 
 
 def _simulate(

@@ -6,16 +6,18 @@ span and the history before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from atb.backtest.request import DEFAULT_DAYS, Request, Span
+from atb.backtest.request import DEFAULT_DAYS, DEFAULT_SEED, Request, Span
 from atb.core.errors import DataError, UsageError, nearest
 from atb.core.timeframe import DAY_MS, align_down, check_timeframe, iso_minute, timeframe_ms
 from atb.core.types import Symbol, symbol_for
+from atb.core.words import are, counted, often
 from atb.data.store import CandleStore, SeriesKey, series_key
 from atb.engine.candles import Candles
 
@@ -65,9 +67,10 @@ def open_sources(request: Request, around: Surroundings) -> list[Source]:
     if doubled:
         raise UsageError(f"--symbol {', '.join(sorted(doubled))} was given more than once.")
     if request.data:
+        _warn_of_one_file_for_two(symbols, request.data, around)
         return _align([FileSource(s, venue, p, request, around) for s, p in zip(symbols, request.data, strict=True)])
     if request.provider == "simulated":
-        return [SimulatedSource(s, venue, request) for s in symbols]
+        return [SimulatedSource(s, venue, request, around) for s in symbols]
     return _align([StoreSource(s, venue, request, around) for s in symbols])
 
 
@@ -84,10 +87,25 @@ def _check(request: Request) -> None:
         raise UsageError("--data and --provider simulated exclude each other.", "Leave one of them out.")
     if request.data and len(request.data) != len(request.symbols):
         raise UsageError(
-            f"--symbol was given {len(request.symbols)} times, --data {len(request.data)} times.",
+            f"--symbol was given {often(len(request.symbols))}, --data {often(len(request.data))}.",
             "Give one --data for each --symbol, in order.",
         )
+    if request.seed is not None and request.provider != "simulated":
+        raise UsageError(
+            f"--seed {request.seed} means nothing here: the candles are not simulated.",
+            "Leave it out, or use --provider simulated without --data.",
+        )
     _check_span(request.span)
+
+
+def _warn_of_one_file_for_two(symbols: list[Symbol], paths: Sequence[Path], around: Surroundings) -> None:
+    """A slip of the hand that would otherwise look like two symbols that move alike."""
+    owners: dict[Path, list[str]] = {}
+    for symbol, path in zip(symbols, paths, strict=True):
+        owners.setdefault(path.absolute(), []).append(symbol.id)
+    for path, names in owners.items():
+        if len(names) > 1:
+            around.warn(f"{' and '.join(names)} get the same candles: --data {path} was given {often(len(names))}.")
 
 
 def _check_span(span: Span) -> None:
@@ -142,7 +160,10 @@ class FileSource:
         candles = load_file(path, symbol.id, request.timeframe)
         self.candles, unfinished = drop_unfinished(candles, around.now_ms())
         if unfinished:
-            around.warn(f"{path}: the last {unfinished} candles have not closed yet and are left out.")
+            have = "has" if unfinished == 1 else "have"
+            around.warn(
+                f"{path}: the last {counted(unfinished, 'candle')} {have} not closed yet and {are(unfinished)} left out."
+            )
         self.timeframe = self.candles.timeframe
 
     def span(self) -> tuple[int, int]:
@@ -165,8 +186,9 @@ class SimulatedSource:
     simulated = True
     venue = "simulated"
 
-    def __init__(self, symbol: Symbol, rules_venue: str, request: Request) -> None:
-        self.symbol, self.rules_venue, self.request = symbol, rules_venue, request
+    def __init__(self, symbol: Symbol, rules_venue: str, request: Request, around: Surroundings) -> None:
+        self.symbol, self.rules_venue, self.request, self.around = symbol, rules_venue, request, around
+        self.seed = DEFAULT_SEED if request.seed is None else request.seed
         self.timeframe = request.timeframe or DEFAULT_TIMEFRAME
 
     def span(self) -> tuple[int, int]:
@@ -191,10 +213,12 @@ class SimulatedSource:
 
         start, end = self.span()
         count = (end - start) // timeframe_ms(self.timeframe)
-        return simulate_candles(self.symbol.id, self.timeframe, start, count, self.request.seed)
+        title = f"simulating {self.symbol.id} {self.timeframe}"
+        tell = partial(self.around.progress, title)
+        return simulate_candles(self.symbol.id, self.timeframe, start, count, self.seed, tell)
 
     def describe(self) -> str:
-        return f"SIMULATED market, seed {self.request.seed}"
+        return f"SIMULATED market, seed {self.seed}"
 
 
 class StoreSource:

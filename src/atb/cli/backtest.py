@@ -12,6 +12,8 @@ from atb.cli.policy_options import with_policy_options
 
 if TYPE_CHECKING:
     from atb.backtest.request import Request
+    from atb.backtest.result import BacktestResult
+    from atb.core.errors import AtbError
 
 HELP = """Run a strategy over past candles and tell the truth about it.
 
@@ -59,7 +61,7 @@ def backtest(
         str | None,
         typer.Option(help="End, exclusive, ISO, UTC. [default: now, or where the data ends]", metavar="DATE"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the simulator.")] = 7,
+    seed: Annotated[int | None, typer.Option(help="Seed of the simulator. [default: 7]")] = None,
     initial_balance: Annotated[float, typer.Option(help="Quote currency to start with.")] = 10_000.0,
     fee_bps: Annotated[float, typer.Option(help="Fee of each fill, basis points.")] = 10.0,
     slippage_bps: Annotated[float, typer.Option(help="Slippage of each market order and stop, basis points.")] = 5.0,
@@ -86,23 +88,51 @@ def backtest(
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON (docs/json.md).")] = False,
     policy_flags: dict[str, Any],
 ) -> None:
-    from atb.app import App
-    from atb.cli.console import ProgressLine, print_json, warn
+    from atb.cli.console import ProgressLine, open_app, warn
 
     request = _request(locals())
+    _refuse_file(export)
     progress = ProgressLine()
     try:
-        result = App().backtest(request, warn, progress)
+        result = open_app().backtest(request, warn, progress)
     finally:
         progress.close()
     if result.halt is not None:
         typer.echo(f"ERROR: {result.halt.message}", err=True)
-    if export is not None:
-        from atb.backtest.export import export as write
+    failure = _export(result, export)
+    _print(result, json)
+    if failure is not None:
+        raise failure
 
-        for path in write(result, export):
-            typer.echo(f"Wrote {path}", err=True)
+
+def _refuse_file(folder: Path | None) -> None:
+    """Before the work, not after it."""
+    if folder is not None:
+        from atb.backtest.export import refuse_file
+
+        refuse_file(folder)
+
+
+def _export(result: BacktestResult, folder: Path | None) -> AtbError | None:
+    """Write the files; why they could not be written, for after the result, which is too dear to be lost for that."""
+    if folder is None:
+        return None
+    from atb.backtest.export import export
+    from atb.core.errors import DataError
+
+    try:
+        paths = export(result, folder)
+    except DataError as error:
+        return error
+    for path in paths:
+        typer.echo(f"Wrote {path}", err=True)
+    return None
+
+
+def _print(result: BacktestResult, json: bool) -> None:
     if json:
+        from atb.cli.console import print_json
+
         print_json(result.to_dict())
     else:
         from atb.cli.backtest_report import print_report

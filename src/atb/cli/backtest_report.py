@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
-from atb.cli.console import print_table
+from atb.cli.console import columns_of_terminal, draws_blocks, narrowest, print_table
+from atb.core.words import counted
 
 if TYPE_CHECKING:
-    from atb.backtest.result import BacktestResult, Statistics
+    from atb.backtest.result import BacktestResult, Segment, Statistics
 
 CHART_ROWS = 9
 CHART_COLUMNS = 72
 CHART_LABEL = 14
-EIGHTHS = " ▁▂▃▄▅▆▇█"
+EIGHTHS, ASCII_EIGHTHS = " ▁▂▃▄▅▆▇█", " __--==##"
+BETWEEN, ASCII_BETWEEN = "░", ":"  # from the lowest to the highest equity within a column
 NAMES = {"all": "whole run", "in_sample": "IN-SAMPLE", "validation": "validation", "out_of_sample": "out-of-sample"}
 
 
@@ -53,13 +55,13 @@ def _print_facts(result: BacktestResult) -> None:
     rows = [
         ["strategy", f"{result.strategy['name']} {_params(result)}".strip()],
         ["symbols", f"{', '.join(result.symbols)} {result.timeframe}"],
-        ["range", f"{total.start} to {total.end} ({total.days:,.0f} days)"],
+        ["range", f"{total.start} to {total.end} ({_days(total.days)})"],
         ["costs", f"fee {result.costs['fee_bps']:g} bps, slippage {result.costs['slippage_bps']:g} bps"],
         ["policy", _policy_line(result)],
     ]
     for facts in result.data:
-        gaps = f", {facts.missing_candles:,} missing in {facts.gaps} gaps" if facts.gaps else ""
-        rows.append(["data", f"{facts.source}: {facts.rows:,} candles{gaps}, sha256 {facts.sha256[:12]}"])
+        gaps = f", {facts.missing_candles:,} missing in {counted(facts.gaps, 'gap')}" if facts.gaps else ""
+        rows.append(["data", f"{facts.source}: {counted(facts.rows, 'candle')}{gaps}, sha256 {facts.sha256[:12]}"])
     for rules in result.market_rules:
         text = f"lot {rules.lot:f}, tick {rules.tick:f}, minimum {rules.min_notional:f} ({rules.source}, {rules.date})"
         rows.append([f"rules {rules.symbol}", text])
@@ -68,6 +70,10 @@ def _print_facts(result: BacktestResult) -> None:
         for model in result.models
     ]
     print_table(["run", ""], rows)
+
+
+def _days(days: float) -> str:
+    return counted(round(days), "day")
 
 
 def _params(result: BacktestResult) -> str:
@@ -85,11 +91,21 @@ def _policy_line(result: BacktestResult) -> str:
 
 def _print_samples(result: BacktestResult) -> None:
     """Say it loudly when figures come from a model's own training data."""
-    names = {segment.name for segment in result.segments}
-    if "in_sample" in names:
-        typer.echo(
-            "WARNING: part of this run lies in the model's own training data (IN-SAMPLE); trust the other columns."
-        )
+    if warning := sample_warning(result):
+        typer.echo(warning)
+
+
+def sample_warning(result: BacktestResult) -> str:
+    """Which figures are no evidence, and which are or how to get them; empty without a part that is in-sample."""
+    parts = [segment.name for segment in result.segments[1:]]
+    if "in_sample" not in parts:
+        return ""
+    how_much = "all" if parts == ["in_sample"] else "part"
+    lies = f"WARNING: {how_much} of this run lies in the model's own training data (IN-SAMPLE)"
+    if "out_of_sample" in parts:
+        return f"{lies}; trust the out-of-sample column."
+    seen = max(model.validation_end for model in result.models)[:10]
+    return f"{lies}, and none is out-of-sample: no figure here is evidence. Use candles after {seen}: --start {seen}"
 
 
 STATISTICS: list[tuple[str, Callable[[Statistics], str]]] = [
@@ -132,9 +148,19 @@ def _date(ms: int) -> str:
 
 
 def _print_statistics(result: BacktestResult) -> None:
-    header = ["statistic", *(NAMES[segment.name] for segment in result.segments)]
-    rows = [[label, *(show(segment.statistics) for segment in result.segments)] for label, show in STATISTICS]
-    print_table(header, rows)
+    """The parts of the run beside each other, or one below the other where that would break numbers."""
+    segments = result.segments
+    if sys.stdout.isatty() and narrowest(*_statistics(segments)) > columns_of_terminal():
+        for segment in segments:
+            print_table(*_statistics([segment]), whole_words=True)
+    else:
+        print_table(*_statistics(segments), whole_words=True)
+
+
+def _statistics(segments: list[Segment]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the statistics of some parts."""
+    header = ["statistic", *(NAMES[segment.name] for segment in segments)]
+    return header, [[label, *(show(segment.statistics) for segment in segments)] for label, show in STATISTICS]
 
 
 def _print_reasons(result: BacktestResult) -> None:
@@ -147,31 +173,58 @@ def _print_reasons(result: BacktestResult) -> None:
         print_table(["what", "reason", "count", "pnl"], rows)
     best = result.best_case
     if best.ambiguous_exits:
+        exits_hang = f"{counted(best.ambiguous_exits, 'exit')} hang{'s' if best.ambiguous_exits == 1 else ''}"
         typer.echo(
-            f"{best.ambiguous_exits} exits hang on an ambiguous candle (stop and take both touched). Counted as stops: "
+            f"{exits_hang} on an ambiguous candle (stop and take both touched). Counted as stops: "
             f"{percent(result.total.total_return)}; had all been takes: {percent(best.total_return)}."
         )
+
+
+class Bucket(NamedTuple):
+    """The lowest and the highest equity of the candles that share a column of the chart."""
+
+    low: float
+    high: float
 
 
 def _print_chart(result: BacktestResult) -> None:
     """Equity over time as rows of block characters; only where somebody looks."""
     if not sys.stdout.isatty():
         return
-    width = max(10, min(CHART_COLUMNS, shutil.get_terminal_size().columns - CHART_LABEL - 2))
-    equity = result.curve.equity.tolist()
-    last, columns = len(equity) - 1, min(width, len(equity))
-    for line in chart([equity[round(i * last / max(1, columns - 1))] for i in range(columns)]):
+    width = max(10, min(CHART_COLUMNS, columns_of_terminal() - CHART_LABEL - 2))
+    for line in chart(buckets(result.curve.equity.tolist(), width), draws_blocks(sys.stdout)):
         typer.echo(line)
 
 
-def chart(points: list[float]) -> list[str]:
-    """Columns of blocks between the lowest and the highest point, labelled."""
-    low, high = min(points), max(points)
-    span = (high - low) or 1.0
-    heights = [round((p - low) / span * CHART_ROWS * 8) for p in points]
+def buckets(equity: list[float], width: int) -> list[Bucket]:
+    """`equity` in at most `width` columns of about as many candles each: nothing is left out."""
+    columns = min(width, len(equity))
+    edges = [i * len(equity) // columns for i in range(columns + 1)]
+    parts = [equity[low:high] for low, high in pairwise(edges)]
+    return [Bucket(min(part), max(part)) for part in parts]
+
+
+def chart(columns: list[Bucket], blocks: bool = True) -> list[str]:
+    """Rows of characters between the lowest and the highest equity, which are the labels.
+
+    A column is solid up to its lowest equity and light from there to its highest.
+    """
+    low, high = min(c.low for c in columns), max(c.high for c in columns)
+    scale = CHART_ROWS * 8 / ((high - low) or 1.0)
+    heights = [(round((c.low - low) * scale), round((c.high - low) * scale)) for c in columns]
     lines = []
     for row in range(CHART_ROWS - 1, -1, -1):
         label = number(high) if row == CHART_ROWS - 1 else number(low) if row == 0 else ""
-        blocks = "".join(EIGHTHS[max(0, min(8, height - row * 8))] for height in heights)
-        lines.append(f"{label:>{CHART_LABEL}} {blocks}".rstrip())
+        cells = "".join(_cell(bottom - row * 8, top - row * 8, blocks) for bottom, top in heights)
+        lines.append(f"{label:>{CHART_LABEL}} {cells}".rstrip())
     return ["equity", *lines]
+
+
+def _cell(bottom: int, top: int, blocks: bool) -> str:
+    """One character of a column; `bottom` and `top` are eighths above the lower edge of the character."""
+    eighths, between = (EIGHTHS, BETWEEN) if blocks else (ASCII_EIGHTHS, ASCII_BETWEEN)
+    if top <= 0:
+        return " "
+    if bottom <= 0:
+        return between
+    return eighths[min(8, top if top <= 8 else bottom)]

@@ -46,10 +46,10 @@ def import_file(
         bool, typer.Option("--replace", help="Put the file's candles in the place of stored ones that differ.")
     ] = False,
 ) -> None:
-    from atb.app import App
-    from atb.cli.console import warn
+    from atb.cli.console import open_app, warn
     from atb.core.timeframe import SystemClock, check_timeframe
     from atb.core.types import symbol_for
+    from atb.core.words import are, counted
     from atb.data.files import load_file
     from atb.data.importing import drop_unfinished, import_candles
     from atb.data.store import series_key
@@ -62,25 +62,27 @@ def import_file(
     candles = load_file(file, wanted.id, timeframe)
     candles, unfinished = drop_unfinished(candles, SystemClock().now_ms())
     if unfinished:
-        warn(f"The last {unfinished} candles have not closed yet and are left out.")
-    store, key = App().store(), series_key(provider, wanted, candles.timeframe)
+        have = "has" if unfinished == 1 else "have"
+        warn(f"The last {counted(unfinished, 'candle')} {have} not closed yet and {are(unfinished)} left out.")
+    store, key = open_app().store(), series_key(provider, wanted, candles.timeframe)
     stored = import_candles(store, key, candles, replace=replace)
     missing = assess(candles).missing
-    gaps = f" ({missing:,} missing; see: atb data gaps {wanted.id} {candles.timeframe})" if missing else ""
-    known = f"; {len(candles) - stored:,} were there already" if stored < len(candles) else ""
+    whose = "" if provider == "binance" else f" --provider {provider}"
+    gaps = f" ({missing:,} missing; see: atb data gaps {wanted.id} {candles.timeframe}{whose})" if missing else ""
+    there = len(candles) - stored
+    known = f"; {there:,} {'was' if there == 1 else 'were'} there already" if there else ""
     typer.echo(
-        f"Stored {stored:,} candles of {wanted.id} {candles.timeframe}{gaps}{known}, under {store.folder(key)}",
+        f"Stored {counted(stored, 'candle')} of {wanted.id} {candles.timeframe}{gaps}{known}, under {store.folder(key)}",
         err=True,
     )
 
 
 @app.command("list", cls=LeanCommand, help="The series in the store.\n\n\b\nExample:\n  atb data list --json")
 def list_series(json: Json = False) -> None:
-    from atb.app import App
-    from atb.cli.console import print_json, print_table
+    from atb.cli.console import open_app, print_json, print_table
     from atb.core.timeframe import iso
 
-    store = App().store()
+    store = open_app().store()
     rows: list[dict[str, Any]] = []
     for key in store.keys():  # noqa: SIM118 - a method, not a dictionary
         parts = store.parts(key)
@@ -111,7 +113,7 @@ def gaps(
     provider: Provider = "binance",
     json: Json = False,
 ) -> None:
-    from atb.app import App
+    from atb.cli.console import open_app
     from atb.core.timeframe import check_timeframe
     from atb.core.types import symbol_for
     from atb.data.files import load_file
@@ -123,9 +125,9 @@ def gaps(
     if timeframe is not None:
         check_timeframe(timeframe)
     if data is not None:
-        candles = load_file(data, wanted.id, timeframe)
+        candles = load_file(data, wanted.id, timeframe, "the argument TIMEFRAME")
     else:
-        candles = _stored(App().store(), series_key(provider, wanted, timeframe or "1h"))
+        candles = _stored(open_app().store(), series_key(provider, wanted, timeframe or "1h"))
     _print_quality(assess(candles), wanted.id, candles.timeframe, json)
 
 
@@ -143,6 +145,7 @@ def _stored(store: CandleStore, key: SeriesKey) -> Candles:
 def _print_quality(quality: Quality, symbol: str, timeframe: str, json: bool) -> None:
     from atb.cli.console import print_json, print_table
     from atb.core.timeframe import iso
+    from atb.core.words import counted
 
     rows: list[dict[str, Any]] = [{"first_missing": iso(gap.start_ms), "missing": gap.missing} for gap in quality.gaps]
     if json:
@@ -152,8 +155,8 @@ def _print_quality(quality: Quality, symbol: str, timeframe: str, json: bool) ->
     if rows:
         print_table(["first_missing", "missing"], [[row["first_missing"], str(row["missing"])] for row in rows])
     typer.echo(
-        f"{symbol} {timeframe}: {quality.rows:,} candles from {iso(quality.first_ms)} to {iso(quality.last_ms)}; "
-        f"{quality.missing:,} missing ({quality.missing_share:.3%}) in {len(rows)} gap{'' if len(rows) == 1 else 's'}; "
+        f"{symbol} {timeframe}: {counted(quality.rows, 'candle')} from {iso(quality.first_ms)} to {iso(quality.last_ms)}; "
+        f"{quality.missing:,} missing ({quality.missing_share:.3%}) in {counted(len(rows), 'gap')}; "
         f"{quality.zero_volume:,} without volume.",
         err=True,
     )
@@ -172,22 +175,23 @@ def rules(
     refresh: Annotated[bool, typer.Option("--refresh", help="Ask the exchange and remember the answer.")] = False,
     json: Json = False,
 ) -> None:
-    from atb.app import App
-    from atb.cli.console import print_json, print_table
+    from atb.cli.console import open_app, print_json, print_table, warn
     from atb.core.types import symbol_for
-    from atb.venue.market_rules import rules_for
+    from atb.venue.market_rules import remark, rules_for
 
     _check_provider(provider)
-    app_ = App()
+    app_ = open_app()
     wanted = symbol_for(provider, symbol)
     if refresh:
         app_.refresh_rules(provider, wanted)
-    told = rules_for(provider, wanted, app_.settings.market_rules)._asdict()
-    found = {name: f"{value:f}" if isinstance(value, Decimal) else value for name, value in told.items()}
+    told = rules_for(provider, wanted, app_.settings.market_rules)
+    found = {name: f"{value:f}" if isinstance(value, Decimal) else value for name, value in told._asdict().items()}
     if json:
         print_json(found)
     else:
         print_table(list(found), [list(found.values())])
+    if said := remark(told, provider):
+        warn(said)
 
 
 def _check_provider(provider: str) -> None:

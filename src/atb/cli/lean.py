@@ -53,6 +53,14 @@ class LeanGroup(_Lean, TyperGroup):
         super().format_options(ctx, formatter)
         self.format_commands(ctx, formatter)
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Each command with its first sentence, which goes on in a second line where Typer would cut it off."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, c.get_short_help_str(limit=1000)) for name, c in commands if c is not None and not c.hidden]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
+
 
 def _lighten(param: Any) -> None:
     annotation = getattr(getattr(param, "type_descriptor", None), "annotation", None)
@@ -77,6 +85,8 @@ class PlainParam:
         return value if value is None or isinstance(value, bool) else self._convert(value, param, ctx)
 
     def _convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if self.kind is Path and not str(value):  # Path("") would be the folder one is in
+            raise typer.BadParameter("an empty text is not a path.", ctx=ctx, param=param)
         try:
             return self.kind(value)
         except ValueError:

@@ -1,132 +1,31 @@
-"""The `atb` command: its groups, and how errors reach the shell."""
+"""The entry of the `atb` command: ready for Ctrl-C before anything that takes time is imported."""
 
 from __future__ import annotations
 
-import contextlib
+# `signal` makes enums of its numbers first, which takes the milliseconds that count here.
+import _signal as signal  # type: ignore[import-not-found]
 import os
-import signal
 import sys
-from typing import Annotated, Any, Never
 
-import typer
-
-import atb
-from atb.cli import backtest, data, models, strategies
-from atb.cli.lean import LeanGroup
-from atb.core.errors import AtbError, DataError, Interrupted
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: what Ctrl-C cleans up, it cleans up too."""
-
-
-class Ended(Exception):
-    """The same, past Typer, which takes every KeyboardInterrupt for Ctrl-C."""
-
-
-class ReaderLeft(Exception):
-    """`atb ... | head`: the reader has seen enough."""
-
-
-class Root(LeanGroup):
-    """Sees Ctrl-C, a closed pipe and a full disk before Typer does, which has no words for them."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except Terminated:
-            raise Ended from None
-        except KeyboardInterrupt:
-            raise Interrupted("Interrupted.") from None
-        except BrokenPipeError:
-            raise ReaderLeft from None
-        except OSError as error:
-            place = error.filename or "The output"
-            raise DataError(f"{place} cannot be read or written: {error.strerror or error}.") from None
-
-
-app = typer.Typer(
-    cls=Root,
-    name="atb",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    help=(
-        "Trade crypto: backtests, market data, strategies and models.\n\n"
-        "\b\nExamples:\n"
-        "  atb backtest ml_basic --symbol BTCUSDT --timeframe 1h --days 365\n"
-        "  atb backtest sma_cross --symbol BTCUSDT --data candles.csv\n"
-        "  atb backtest ml_basic --symbol BTCUSDT --provider simulated --seed 7\n"
-        "  atb strategies list"
-    ),
-)
-
-
-def _version(show: bool) -> None:
-    if show:
-        typer.echo(f"atb {atb.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    pass
-
-
-backtest.register(app)
-app.add_typer(data.app, name="data")
-app.add_typer(strategies.app, name="strategies")
-app.add_typer(models.app, name="models")
+INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line; every foreseen failure ends with its own exit code and no traceback."""
-    _prepare()
+    """Run the command line. Ctrl-C while it is still being imported, or has ended, is an end without a traceback."""
+    signal.signal(signal.SIGINT, _leave)
+    from atb.cli.root import run
+
     try:
-        app()
-    except AtbError as error:
-        _silence_stdout()
-        _print_error(error.what, error.hint)
-        sys.exit(error.exit_code)
-    except Ended:
-        _print_error("Terminated.", "")
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)  # so that whoever sent it sees that it worked
-    except ReaderLeft:
-        _silence_stdout()
-        sys.exit(0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        run()
+    except KeyboardInterrupt:  # between two places that take it themselves
+        _leave()
+    finally:
+        signal.signal(signal.SIGINT, _leave)
 
 
-def _prepare() -> None:
-    """Make SIGTERM an exception, and standard streams that are closed or cannot show a character no reason to fail."""
-    signal.signal(signal.SIGTERM, _terminate)
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - as long as the process
-        elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
-
-
-def _terminate(*_: object) -> Never:
-    raise Terminated
-
-
-def _print_error(what: str, hint: str) -> None:
-    colour = sys.stderr.isatty()
-    typer.echo(f"{typer.style('Error:', fg='red', bold=True) if colour else 'Error:'} {what}", err=True)
-    if hint:
-        typer.echo(f"  {hint}", err=True)
-
-
-def _silence_stdout() -> None:
-    """What could not be written is not tried again at exit, where the interpreter would complain."""
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-        return
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _leave(*_: object) -> None:
+    """Nothing is half-done at these times, so nothing has to be unwound: an exception could end in anybody's import."""
+    if sys.stderr is not None:
+        os.write(2, b"Error: Interrupted.\n")
+    os._exit(INTERRUPTED)

@@ -16,7 +16,7 @@ app = typer.Typer(
     cls=LeanGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="List, show, verify and train models: ./models first, then those that came with atb.\n\n\b\nExamples:\n"
+    help="List, show, verify and train models.\n\nThose in ./models come before those that came with atb.\n\n\b\nExamples:\n"
     "  atb models list\n  atb models show BTCUSDT\n  atb models verify\n"
     "  atb models train basic --symbol BTCUSDT --data candles.parquet",
 )
@@ -29,11 +29,15 @@ TRAINING_END, VALIDATION_END = "2024-07-01", "2025-01-01"
 def list_(json: Json = False) -> None:
     from atb.cli.console import print_json, print_table
 
-    rows = [_summary(entry) for entry in _entries()]
+    entries = _entries()
     if json:
-        print_json(rows)
-    elif rows:
-        print_table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
+        print_json([_summary(entry) for entry in entries])
+    elif entries:
+        rows = [_row(entry) for entry in entries]
+        print_table(list(rows[0]), [list(row.values()) for row in rows])
+        for entry in entries:
+            if entry.problem:
+                typer.echo(f"{_name(entry)}: {entry.problem}", err=True)
     else:
         typer.echo("No models are found.", err=True)
 
@@ -45,11 +49,12 @@ def show(
     symbol: Annotated[str, typer.Argument(help="Symbol of the model.")],
     kind: Annotated[str, typer.Option(help="Kind of model.")] = "basic",
     version: Annotated[str | None, typer.Option(help="[default: the newest]")] = None,
+    timeframe: Annotated[str | None, typer.Option(help="[default: that of the newest]")] = None,
     json: Json = False,
 ) -> None:
     from atb.cli.console import print_json, print_table
 
-    entry = _find(symbol, kind, version)
+    entry = _find(symbol, kind, version, timeframe)
     if json:
         print_json(dict(entry.metadata))
         return
@@ -65,7 +70,7 @@ def show(
 @app.command(
     "verify",
     cls=LeanCommand,
-    help="Load every model, check its hash, shapes and one answer; exit code 10 when one fails.\n\n\b\nExample:\n"
+    help="Load and check every model.\n\nIts hash, its shapes and one answer; exit code 10 when one fails.\n\n\b\nExample:\n"
     "  atb models verify",
 )
 def verify(json: Json = False) -> None:
@@ -91,7 +96,8 @@ def verify(json: Json = False) -> None:
 @app.command(
     "train",
     cls=LeanCommand,
-    help='Train a model on your candles; needs: pip install "atb[train]". The same candles give the same file.\n\n\b\n'
+    help="Train a model on your candles.\n\n"
+    'Needs: pip install "atb[train]". The same candles give the same file.\n\n\b\n'
     "Example:\n  atb models train basic --symbol BTCUSDT --data candles.parquet",
 )
 def train(
@@ -124,30 +130,78 @@ def train(
     )  # fmt: skip
     progress.close()
     typer.echo(f"Wrote {entry.folder}", err=True)
-    typer.echo(f"See what it is worth: atb models show {wanted.id}", err=True)
+    _say_what_is_not_measured(entry, validation_end)
+    if out.absolute() == Path("models").absolute():
+        typer.echo(f"See what it is worth: atb models show {entry.symbol} --version {entry.version}", err=True)
+    else:
+        typer.echo(f"Models are looked for in ./models, not in {out}: move it there to use it.", err=True)
+
+
+def _say_what_is_not_measured(entry: ModelEntry, validation_end: str) -> None:
+    """A model without scores on candles it has not seen looks better than it is."""
+    from atb.cli.console import warn
+
+    measured = entry.metadata["metrics"]
+    last = str(entry.metadata["data"]["last"])[:10]
+    lacking = [part.replace("_", "-") for part in ("validation", "out_of_sample") if part not in measured]
+    if lacking:
+        warn(
+            f"No {' and no '.join(lacking)} part is left: the candles end on {last}, --validation-end is {validation_end}. "
+            "How good the model is on candles it has not seen is unknown; choose earlier dates."
+        )
 
 
 def _entries() -> list[ModelEntry]:
-    from atb.app import App
+    from atb.cli.console import open_app
     from atb.strategy.model_registry import list_models
 
-    return list_models(App().model_roots())
+    return list_models(open_app().model_roots())
 
 
-def _find(symbol: str, kind: str, version: str | None) -> ModelEntry:
-    from atb.core.errors import StrategyError, nearest
+def _find(symbol: str, kind: str, version: str | None, timeframe: str | None) -> ModelEntry:
+    """The model that is asked for; of several the one that a backtest of today would take."""
+    from atb.core.errors import StrategyError
+    from atb.core.timeframe import check_timeframe
     from atb.core.types import symbol_for
+    from atb.strategy.model_registry import newest
 
     name = symbol_for("coinbase" if "-" in symbol else "binance", symbol).id
-    entries = _entries()
-    fitting = [e for e in entries if e.symbol == name and e.kind == kind and version in (None, e.version)]
-    if not fitting:
-        known = sorted({e.symbol for e in entries})
-        raise StrategyError(f"There is no {kind} model for {name}.", nearest(name, known) if known else "Train one.")
-    entry = max(fitting, key=lambda e: e.training_end_ms)
-    if entry.problem:
-        raise StrategyError(entry.problem)
-    return entry
+    if timeframe is not None:
+        check_timeframe(timeframe)
+    asked = {"symbol": name, "kind": kind, "version": version, "timeframe": timeframe}
+    fitting = _entries()
+    for field, value in asked.items():
+        left = [e for e in fitting if value in (None, getattr(e, field)) or (e.problem and field == "timeframe")]
+        if not left:
+            raise StrategyError(_lacking(name, kind, field, value), _known(fitting, field, str(value)))
+        fitting = left
+    sound = [e for e in fitting if not e.problem]
+    if not sound:
+        raise StrategyError(fitting[0].problem, "Restore the folder, or train again: atb models train")
+    return newest(sound)
+
+
+def _lacking(symbol: str, kind: str, field: str, value: str | None) -> str:
+    more = {"version": f" in version {value}", "timeframe": f" with {value} candles"}.get(field, "")
+    return f"There is no {kind} model for {symbol}{more}."
+
+
+def _known(entries: list[ModelEntry], field: str, wanted: str) -> str:
+    """The values of a field that there are, in words."""
+    from atb.core.errors import nearest
+
+    known = sorted({getattr(entry, field) for entry in entries} - {""})
+    return f"{nearest(wanted, known)} See them with: atb models list" if known else "Train one: atb models train --help"
+
+
+def _name(entry: ModelEntry) -> str:
+    return f"{entry.symbol}/{entry.kind}/{entry.version}"
+
+
+def _row(entry: ModelEntry) -> dict[str, str]:
+    """What fits into 80 columns; folder and hash are in the JSON."""
+    shown = {name: str(value) for name, value in _summary(entry).items() if name not in ("folder", "problem")}
+    return shown | {"model": _name(entry), "lookback": "BROKEN" if entry.problem else shown["lookback"]}
 
 
 def _summary(entry: ModelEntry) -> dict[str, Any]:

@@ -56,12 +56,11 @@ class {cls}(Strategy):
     "atb.\n\n\b\nExample:\n  atb strategies list --json",
 )
 def list_strategies(json: Json = False) -> None:
-    from atb.app import App
-    from atb.cli.console import print_json, print_table
+    from atb.cli.console import open_app, print_json, print_table
     from atb.core.errors import AtbError
     from atb.strategy.loader import load_strategy
 
-    files = App().strategies()
+    files = open_app().strategies()
     rows = []
     for name, file in sorted(files.items()):
         try:
@@ -81,10 +80,9 @@ def list_strategies(json: Json = False) -> None:
     help="A strategy's parameters, policy and memory.\n\n\b\nExample:\n  atb strategies show sma_cross",
 )
 def show(name: Name, json: Json = False) -> None:
-    from atb.app import App
-    from atb.cli.console import print_json, print_table
+    from atb.cli.console import open_app, print_json, print_table
 
-    loaded = App().load_strategy(name)
+    loaded = open_app().load_strategy(name)
     facts = _facts(loaded)
     if json:
         print_json(facts)
@@ -139,13 +137,12 @@ def check(
     ] = None,
     json: Json = False,
 ) -> None:
-    from atb.app import App
     from atb.cli.backtest import parse_params
-    from atb.cli.console import ProgressLine
+    from atb.cli.console import ProgressLine, open_app
     from atb.core.types import symbol_for
     from atb.strategy.gate import check_fully
 
-    app_ = App()
+    app_ = open_app()
     loaded = app_.load_strategy(name)
     strategy = loaded.make(parse_params(param or []))
     series = _series(data, symbol_for("binance", symbol).id, timeframe, candles)
@@ -166,12 +163,13 @@ def check(
 
 def _refuse_too_few(strategy: Strategy, count: int) -> None:
     from atb.core.errors import DataError
+    from atb.core.words import are, counted
     from atb.strategy.signals import lookback_of
 
     lookback = lookback_of(strategy)
     if count < lookback + 2:
         raise DataError(
-            f"{count} candles are too few to check {strategy.title()}, which looks back {lookback}.",
+            f"{counted(count, 'candle')} {are(count)} too few to check {strategy.title()}, which looks back {lookback}.",
             f"Give it {lookback + 2} or more.",
         )
 
@@ -216,13 +214,13 @@ def _print_gate(strategy: Strategy, report: GateReport, json: bool) -> None:
 def new(name: Name) -> None:
     import keyword
 
-    from atb.app import App
+    from atb.cli.console import open_app
     from atb.core.errors import DataError, UsageError
 
     if not name.isidentifier() or name.startswith("_") or keyword.iskeyword(name):
         raise UsageError(f"'{name}' cannot be a strategy's name.", "Letters, digits and underscores, as in my_idea.")
     path = Path("strategies") / f"{name}.py"
-    shipped = name in App().strategies()
+    shipped = name in open_app().strategies()
     text = TEMPLATE.format(cls="".join(part.capitalize() for part in name.split("_")))
     if path.exists():
         raise UsageError(f"{path} exists already.", "Choose another name, or edit it.")

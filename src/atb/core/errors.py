@@ -5,10 +5,13 @@
       DataError                 3   candles are missing, broken or too few
       ExchangeUnavailable       4   no answer, or not a usable one: try again later
       ExchangeRefused           5   the exchange said no: the request has to change
+      DatabaseError             6   no database, or not a usable one: start it, migrate it, look at what it says
+      Disagreement              7   the ledger and the exchange, or two of our own records, tell different things
+      Fenced                    9   another process has authority over the account now
       StrategyError            10   a strategy or model is missing, broken or peeks into the future
       Interrupted             130   Ctrl-C
 
-Codes 6 (database), 7 (ledger and exchange disagree), 8 (risk halt), 9 (fenced) and 11 (unhealthy) are reserved.
+Codes 8 (risk halt) and 11 (unhealthy) are reserved.
 """
 
 from __future__ import annotations
@@ -39,6 +42,18 @@ class ExchangeUnavailable(AtbError):
 
 class ExchangeRefused(AtbError):
     exit_code = 5
+
+
+class DatabaseError(AtbError):
+    exit_code = 6
+
+
+class Disagreement(AtbError):
+    exit_code = 7
+
+
+class Fenced(AtbError):
+    exit_code = 9
 
 
 class StrategyError(AtbError):

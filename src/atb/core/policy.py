@@ -17,6 +17,7 @@ PartialExits = tuple[tuple[float, float], ...]
 SIZINGS = ("fraction", "risk", "confidence")
 NEUTRALS = ("hold", "flat")
 MAX_PARTIAL_EXITS = 3
+POLICY_HINT = "It is a TOML file of policy values, as in stop_loss = 0.03; they are listed by: atb backtest --help"
 FLAGS = "flags"  # the origin of values from the command line: their errors name the flag
 
 
@@ -163,12 +164,22 @@ def load_policy(path: str) -> dict[str, Any]:
         with Path(path).open("rb") as file:
             data = tomllib.load(file)
     except FileNotFoundError:
-        raise UsageError(f"Policy file {path} does not exist.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Policy file {path} cannot be read: {error}.") from None
+        raise UsageError(f"Policy file {path} does not exist.", _near_policies(path)) from None
+    except IsADirectoryError:
+        raise UsageError(f"Policy file {path} is a folder, not a file.", POLICY_HINT) from None
+    except OSError as error:
+        raise UsageError(f"Policy file {path} cannot be read: {error.strerror}.", f"Who may: ls -ld '{path}'") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"Policy file {path} cannot be read: {error}.", "Save it as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"Policy file {path} is not TOML: {error}.") from None
     return {name: _check(name, value, path) for name, value in _table(data, path).items()}
+
+
+def _near_policies(path: str) -> str:
+    folder = Path(path).parent
+    known = sorted(p.name for p in folder.glob("*.toml")) if folder.is_dir() else []
+    return nearest(Path(path).name, known) if known else POLICY_HINT
 
 
 def _table(data: dict[str, Any], path: str) -> dict[str, Any]:

@@ -22,8 +22,19 @@ LATEST_MS = 7_258_118_400_000  # 2200-01-01: a later time is a mistake in its un
 def check_timeframe(timeframe: str) -> str:
     """`timeframe` itself if it is known, else a UsageError with the nearest names."""
     if timeframe not in TIMEFRAMES:
-        raise UsageError(f"Unknown timeframe '{timeframe}'.", nearest(timeframe, list(TIMEFRAMES)))
+        same = _of_the_same_length(timeframe)
+        hint = f"Write {same}, which is as long." if same else nearest(timeframe, list(TIMEFRAMES))
+        raise UsageError(f"Unknown timeframe '{timeframe}'.", hint)
     return timeframe
+
+
+def _of_the_same_length(text: str) -> str:
+    """1h for 60m; empty where no timeframe is as long."""
+    number, unit = text[:-1], text[-1:]
+    if not (number.isascii() and number.isdigit() and len(number) < 9 and unit in _UNIT_MS):
+        return ""
+    length = int(number) * _UNIT_MS[unit]
+    return next((name for name in TIMEFRAMES if name != "1M" and timeframe_ms(name) == length), "")
 
 
 def timeframe_ms(timeframe: str) -> int:

@@ -58,7 +58,8 @@ def line_of(path: Path, index: int) -> int:
 def unreadable(path: Path, error: Exception) -> DataError:
     """The error for a file that the system, or its compression, does not let us read."""
     said = getattr(error, "strerror", None) or str(error).split("\n")[0]
-    return DataError(f"{path} cannot be read: {said.rstrip('.')}.", "Is it whole?")
+    hint = f"Who may: ls -ld '{path}'" if isinstance(error, PermissionError) else "Is it whole?"
+    return DataError(f"{path} cannot be read: {said.rstrip('.')}.", hint)
 
 
 def _not_text(path: Path) -> DataError:

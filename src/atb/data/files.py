@@ -31,32 +31,50 @@ HINT = "Columns: open_time open high low close volume; open_time in UTC, as ISO 
 CSV_ENDINGS = (".csv", ".txt", ".tsv", ".csv.gz")
 
 
-def load_file(path: Path, symbol: str, timeframe: str | None) -> Candles:
+def load_file(path: Path, symbol: str, timeframe: str | None, option: str = "--timeframe") -> Candles:
     """The candles of a Parquet or CSV file, validated. `timeframe` None: told from the distance of the candles.
 
-    UsageError for a file that is not there or of another kind, DataError for what is in it.
+    UsageError for a file that is not there or of another kind, DataError for what is in it; `option` is how the
+    command calls the timeframe.
     """
+    _refuse_unknown_letters(path)
     name = path.name.lower()
-    if not name.endswith((".parquet", *CSV_ENDINGS)) and path.exists():
+    if not _is_data(name) and path.exists():
         what = "a folder, not a file" if path.is_dir() else "neither .parquet nor .csv"
         raise UsageError(f"Data file {path} is {what}.", HINT)
     if not path.is_file():
         known = sorted(p.name for p in path.parent.glob("*.*") if p.is_file()) if path.parent.is_dir() else []
-        raise UsageError(f"Data file {path} does not exist.", nearest(path.name, known) if known else "")
+        known = [other for other in known if _is_data(other.lower())]
+        raise UsageError(f"Data file {path} does not exist.", nearest(path.name, known) if known else HINT)
     if name.endswith(".parquet"):
-        return table_to_candles(_read_parquet(path), str(path), symbol, timeframe, row_number)
+        return table_to_candles(_read_parquet(path), str(path), symbol, timeframe, row_number, option)
     table = read_csv(path, COLUMNS, TIME_NAMES, HINT)
-    return table_to_candles(table, str(path), symbol, timeframe, lambda index: f"line {line_of(path, index)}")
+    return table_to_candles(table, str(path), symbol, timeframe, lambda index: f"line {line_of(path, index)}", option)
 
 
-def table_to_candles(table: pa.Table, origin: str, symbol: str, timeframe: str | None, where: Where) -> Candles:
+def _refuse_unknown_letters(path: Path) -> None:
+    """In a locale without its letters a name arrives as bytes that Arrow cannot take."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        hint = "Set one in UTF-8, as in LC_ALL=C.UTF-8, or rename the file."
+        raise UsageError(f"The name of the data file {path} has letters that this locale lacks.", hint) from None
+
+
+def _is_data(name: str) -> bool:
+    return name.endswith((".parquet", *CSV_ENDINGS))
+
+
+def table_to_candles(
+    table: pa.Table, origin: str, symbol: str, timeframe: str | None, where: Where, option: str = "--timeframe"
+) -> Candles:
     """Candles from an Arrow table with the usual columns (any capitalisation); `where` says where a row stands."""
     names = _names(table.column_names, origin)
     if table.num_rows == 0:
         raise DataError(f"{origin} holds no candles.")
     open_time = _times(table.column(names["open_time"]), origin, where)
     check_order(open_time, origin, where)
-    timeframe = _timeframe(open_time, origin, timeframe)
+    timeframe = _timeframe(open_time, origin, timeframe, option)
     columns = [_floats(table.column(names[name]), origin, name, where) for name in COLUMNS]
     candles = Candles(symbol, timeframe, open_time, *columns)
     check_candles(candles, origin, where)
@@ -79,16 +97,16 @@ def _names(found: list[str], origin: str) -> dict[str, str]:
     return {**names, "open_time": names[time_name]}
 
 
-def _timeframe(open_time: Ints, origin: str, asked: str | None) -> str:
+def _timeframe(open_time: Ints, origin: str, asked: str | None, option: str) -> str:
     found = infer_timeframe(open_time)
     if asked is not None and found is not None and found != asked:
-        raise DataError(f"{origin} holds {found} candles, not {asked}.", f"Use --timeframe {found}.")
+        raise DataError(f"{origin} holds {found} candles, not {asked}.", f"Use {option} {found}.")
     if asked is not None or found is not None:
         return asked or str(found)
     if len(open_time) == 1:
-        raise DataError(f"{origin} holds one candle, which does not tell its timeframe.", "Say it with --timeframe.")
+        raise DataError(f"{origin} holds one candle, which does not tell its timeframe.", f"Say it with {option}.")
     step = _length(commonest_step(open_time))
-    raise DataError(f"{origin}: its candles are {step} apart, which is no timeframe.", "Say it with --timeframe.")
+    raise DataError(f"{origin}: its candles are {step} apart, which is no timeframe.", f"Say it with {option}.")
 
 
 def _length(ms: int) -> str:

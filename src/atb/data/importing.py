@@ -6,6 +6,7 @@ import numpy as np
 
 from atb.core.errors import DataError
 from atb.core.timeframe import iso, timeframe_ms
+from atb.core.words import counted
 from atb.data.store import CandleStore, Part, SeriesKey
 from atb.engine.candles import COLUMNS, Candles, Mask
 
@@ -31,7 +32,7 @@ def import_candles(store: CandleStore, key: SeriesKey, candles: Candles, *, repl
     if differs.any():
         first = iso(int(candles.open_time[int(np.argmax(differs))]))
         raise DataError(
-            f"{int(differs.sum())} candles differ from those that are stored, the first at {first}; nothing was imported.",
+            f"{_differ(int(differs.sum()))}, the first at {first}; nothing was imported.",
             "If the file is right: import it again with --replace.",
         )
     stored = 0
@@ -40,6 +41,12 @@ def import_candles(store: CandleStore, key: SeriesKey, candles: Candles, *, repl
         store.append(key, candles.window(*rows), low, high)
         stored += rows[1] - rows[0]
     return stored
+
+
+def _differ(number: int) -> str:
+    if number == 1:
+        return "1 candle differs from the one that is stored"
+    return f"{counted(number, 'candle')} differ from those that are stored"
 
 
 def _differing(store: CandleStore, key: SeriesKey, candles: Candles, start: int, end: int) -> Mask:

@@ -59,6 +59,8 @@ class CandleStore:
 
     def keys(self) -> Iterator[SeriesKey]:
         """Every stored series."""
+        if self.root.exists():
+            _check_readable(self.root)
         for folder in sorted(self.root.glob("*/*/*/*")):
             if folder.is_dir():
                 yield SeriesKey(*folder.relative_to(self.root).parts)
@@ -66,10 +68,14 @@ class CandleStore:
     def parts(self, key: SeriesKey) -> list[Part]:
         """The parts of a series in order of time."""
         folder = self.folder(key)
-        if not folder.is_dir():
+        try:
+            entries = list(os.scandir(folder))
+        except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise _unreadable(folder, error) from None
         found = []
-        for entry in os.scandir(folder):
+        for entry in entries:
             match = PART.fullmatch(entry.name)
             if match:
                 found.append(Part(Path(entry.path), int(match.group(1)), int(match.group(2))))
@@ -163,6 +169,19 @@ def _without_repeats(columns: list[npt.NDArray[Any]], folder: Path) -> list[npt.
     return [column[~repeats] for column in columns]
 
 
+def _check_readable(folder: Path) -> None:
+    """`Path.glob` takes an unreadable folder for an empty one."""
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise _unreadable(folder, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    hint = f"Who may: ls -ld '{path}'. Make it readable, or point ATB_HOME at another folder."
+    return DataError(f"{path} cannot be read: {error.strerror}.", hint)
+
+
 def _read_part(path: Path) -> list[npt.NDArray[Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -171,6 +190,8 @@ def _read_part(path: Path) -> list[npt.NDArray[Any]]:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read(columns=["open_time", *COLUMNS])
         return [times_ms(table.column("open_time")), *(numbers(table.column(name)) for name in COLUMNS)]
+    except PermissionError as error:  # Arrow's own have no strerror
+        raise _unreadable(path, PermissionError(error.errno, error.strerror or "Permission denied")) from None
     except (pa.ArrowException, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         said = str(error).split("\n")[0].rstrip(".")
         raise DataError(f"{path} is damaged: {said}.", f"Remove it; it is fetched again: rm '{path}'") from None

@@ -95,7 +95,7 @@ def _check_grid(candles: Candles, origin: str, where: Where) -> None:
         raise DataError(
             f"{origin}: column open_time, {where(row)}: {iso(int(candles.open_time[row]))} is not on the "
             f"{candles.timeframe} grid.",
-            "Check --timeframe; open_time is the open of the candle in UTC.",
+            "Check the timeframe; open_time is the open of the candle in UTC.",
         )
 
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from atb.core.errors import DataError, UsageError
 from atb.core.timeframe import iso, iso_date, timeframe_ms
+from atb.core.words import are, counted
 from atb.engine.candles import COLUMNS, Candles, Floats, Ints
 from atb.research.logistic import Fit, build_graph, calibrate, fit_logistic, sigmoid
 from atb.research.scores import auc, calibration, log_loss, scores
@@ -114,6 +115,12 @@ def _check_request(
         raise UsageError(f"The candles are {candles.symbol} {candles.timeframe}, not {symbol} {timeframe}.")
     if not training_end_ms < validation_end_ms:
         raise UsageError(f"Training must end ({iso_date(training_end_ms)}) before validation does.")
+    end_ms = int(candles.open_time[-1]) + timeframe_ms(timeframe)
+    if training_end_ms > end_ms:
+        raise UsageError(
+            f"Training cannot end on {iso_date(training_end_ms)}: the candles end on {iso_date(end_ms)}.",
+            "Give --training-end and --validation-end that leave candles after them.",
+        )
     if not 1 <= horizon <= 10_000:
         raise UsageError(f"The horizon must be from 1 to 10000 candles, not {horizon}.")
 
@@ -121,7 +128,8 @@ def _check_request(
 def _check_training(training: Samples, training_end_ms: int, horizon: int) -> None:
     if len(training) < FEWEST_ROWS:
         raise DataError(
-            f"{len(training)} usable candles before {iso_date(training_end_ms)} are too few to train on.",
+            f"{counted(len(training), 'usable candle')} before {iso_date(training_end_ms)} {are(len(training))} too few "
+            "to train on.",
             f"At least {FEWEST_ROWS} are needed.",
         )
     if len(np.unique(training.up)) < 2:
@@ -132,7 +140,9 @@ def make_samples(candles: Candles, horizon: int) -> Samples:
     """The candles that have all features and, exactly `horizon` candles later (no gap between), a close."""
     n = len(candles)
     if n <= LOOKBACK + horizon:
-        raise DataError(f"{n} candles are too few to train on: features need {LOOKBACK}, labels {horizon} more.")
+        raise DataError(
+            f"{counted(n, 'candle')} {are(n)} too few to train on: features need {LOOKBACK}, labels {horizon} more."
+        )
     starts = range(LOOKBACK - 1, n - horizon, CHUNK)
     x = np.concatenate([feature_rows(candles, a, min(n - horizon, a + CHUNK)) for a in starts])
     t = np.arange(LOOKBACK - 1, n - horizon)

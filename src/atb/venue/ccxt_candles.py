@@ -21,6 +21,7 @@ import numpy.typing as npt
 from atb.core.errors import ExchangeUnavailable, UsageError
 from atb.core.timeframe import DAY_MS, align_down, check_timeframe, iso, timeframe_ms
 from atb.core.types import Symbol
+from atb.core.words import counted
 from atb.venue.ccxt_markets import PRODUCT, explained
 from atb.venue.ccxt_session import OFFLINE_HINT, VENUES, Patience, Session, unusable
 
@@ -100,7 +101,9 @@ def _pages(session: Session, source: _Source, symbol: Symbol, cursor: int, end: 
             assert following > cursor
             cursor = following
     if misaligned and not fetched:
-        raise source.unavailable(f"gave {misaligned} candles, none opening where a {source.timeframe} candle does")
+        raise source.unavailable(
+            f"gave {counted(misaligned, 'candle')}, none opening where a {source.timeframe} candle does"
+        )
 
 
 def _settled(session: Session, source: _Source, cursor: int, count: int) -> Floats:

@@ -10,11 +10,12 @@ from typing import Any
 from atb.core.errors import ExchangeRefused, ExchangeUnavailable, UsageError, nearest
 from atb.core.timeframe import SystemClock, iso_date
 from atb.core.types import MarketRules, Symbol
-from atb.venue.ccxt_session import Patience, Session, UnknownSymbol, unusable
+from atb.venue.ccxt_session import Barred, Patience, Session, UnknownSymbol, unusable
 
 # Coinbase's public endpoints in ccxt: all products, one product; + "Candles", + "Ticker"
 PRODUCTS = "v3PublicGetBrokerageMarketProducts"
 PRODUCT = PRODUCTS + "ProductId"
+WITHOUT_REFRESH = "Try again later; without --refresh the rules that atb knows already are shown and used."
 
 
 def fetch_market_rules(
@@ -31,7 +32,7 @@ def fetch_market_rules(
     One request for one symbol; `timeout_s`, `attempts` and `backoff_s` as in fetch_candles. Raises UsageError (unknown
     symbol), ExchangeUnavailable, ExchangeRefused.
     """
-    session = Session(venue, base_url, Patience(timeout_s, attempts, backoff_s))
+    session = Session(venue, base_url, Patience(timeout_s, attempts, backoff_s), WITHOUT_REFRESH)
     what, today = f"Fetching the rules of {symbol.id}", iso_date(SystemClock().now_ms())
     with contextlib.closing(session), explained(session, symbol):
         if venue == "binance":
@@ -53,6 +54,8 @@ def explained(session: Session, symbol: Symbol) -> Iterator[None]:
     """Turns a refusal inside into "unknown symbol" with the nearest names, where that is the reason for it."""
     try:
         yield
+    except Barred:
+        raise
     except ExchangeRefused as refusal:
         known = _symbols_or_none(session)
         if known is not None and symbol.id in known:

@@ -31,6 +31,7 @@ class Verdict(enum.Enum):
     LIMITED = "too fast: may be repeated after the time the exchange asks for"
     CLOSED = "no use in asking again now"
     REFUSED = "the request itself is wrong"
+    BARRED = "this place or key is refused: another request changes nothing"
     UNKNOWN_SYMBOL = "the exchange has no such symbol"
 
 
@@ -38,12 +39,12 @@ class Verdict(enum.Enum):
 # family ("4xx"), ccxt's class and its bases. The class comes last because it misleads: ccxt calls every 400 without a
 # JSON body "not available" and some server errors "ExchangeError".
 VERDICTS: dict[int | str, Verdict] = {
-    403: Verdict.CLOSED,  # the firewall in front of the exchange
+    403: Verdict.BARRED,  # the firewall in front of the exchange, or a key without the right
     408: Verdict.AGAIN,
     418: Verdict.CLOSED,  # banned for going on after 429; each further request makes the ban longer
     425: Verdict.AGAIN,
     429: Verdict.LIMITED,
-    451: Verdict.CLOSED,  # not served at this place
+    451: Verdict.BARRED,  # not served at this place
     -1000: Verdict.AGAIN,
     -1001: Verdict.AGAIN,
     -1003: Verdict.LIMITED,
@@ -93,12 +94,20 @@ class UnknownSymbol(ExchangeRefused):
     """The exchange says itself that it has no such symbol."""
 
 
-class Session:
-    """A client of one venue. `base_url` None is the real exchange, else a root such as http://127.0.0.1:9000."""
+class Barred(ExchangeRefused):
+    """The exchange serves nobody from this place, or not with this key."""
 
-    def __init__(self, venue: str, base_url: str | None, patience: Patience) -> None:
+
+class Session:
+    """A client of one venue. `base_url` None is the real exchange, else a root such as http://127.0.0.1:9000.
+
+    `hint` is what can be done without an answer.
+    """
+
+    def __init__(self, venue: str, base_url: str | None, patience: Patience, hint: str = OFFLINE_HINT) -> None:
         self.venue = venue
         self.patience = patience
+        self.hint = hint
         self.client = open_client(venue, base_url, patience.timeout_s)
         api = self.client.urls["api"]
         self.host = host_of(api["public"] if venue == "binance" else api["rest"])
@@ -166,9 +175,11 @@ class Session:
         message = f"{what}: {self.host} {trouble.reason}{times}."
         if trouble.verdict is Verdict.UNKNOWN_SYMBOL:
             return UnknownSymbol(message)
+        if trouble.verdict is Verdict.BARRED:
+            return Barred(f"{message[:-1]}: this location or key is refused.", f"Ask from another network. {self.hint}")
         if trouble.verdict is Verdict.REFUSED:
             return ExchangeRefused(message)
-        return ExchangeUnavailable(message, OFFLINE_HINT)
+        return ExchangeUnavailable(message, self.hint)
 
 
 def _ccxt() -> Any:

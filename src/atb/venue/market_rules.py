@@ -36,6 +36,15 @@ def rules_for(venue: str, symbol: Symbol, refreshed: Path | None = None) -> Mark
     return _rules(symbol.id, entry["otherwise"], "assumed", entry["date"])
 
 
+def remark(rules: MarketRules, venue: str) -> str:
+    """What to say about rules that are only assumed, and how to ask `venue` ("": nobody) for them; else nothing."""
+    if rules.source != "assumed":
+        return ""
+    provider = "" if venue == "binance" else f" --provider {venue}"
+    ask = f" Ask the exchange: atb data rules {rules.symbol}{provider} --refresh" if venue else ""
+    return f"{rules.symbol} is not in the table of {rules.date}: its lot, tick and minimum notional are assumed.{ask}"
+
+
 def store_rules(path: Path, venue: str, rules: MarketRules) -> None:
     """Add rules fetched from an exchange to the user's own file, atomically."""
     own = _read(path) if path.is_file() else {}

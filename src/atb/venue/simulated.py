@@ -8,6 +8,7 @@ symbol, timeframe, start and seed give the same candles on every machine; a long
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from atb.engine.candles import Candles, Floats
 
 SIMULATED_START_MS = 1_704_067_200_000  # 2024-01-01: where a simulated series begins unless a start is given
 DIGITS = 2
+Progress = Callable[[float], None]  # share done
 BLOCK = 4096  # candles drawn at once, so that a longer series begins like a shorter one
 
 
@@ -35,15 +37,20 @@ JUMPS_A_YEAR, JUMP_SIZE = 12, 0.035
 FIRST_PRICES = {"BTC": 60_000.0, "ETH": 3_000.0, "BNB": 500.0, "SOL": 150.0}  # of the right order; others: 10 to 4,000
 
 
-def simulate_candles(symbol: str, timeframe: str, start_ms: int, count: int, seed: int) -> Candles:
+def simulate_candles(
+    symbol: str, timeframe: str, start_ms: int, count: int, seed: int, on_progress: Progress | None = None
+) -> Candles:
     """`count` candles from `start_ms`; symbol and seed choose the path and the price it starts from."""
     length = timeframe_ms(timeframe)
     key = hashlib.sha256(f"{symbol}|{timeframe}|{start_ms}|{seed}".encode()).digest()
     state = _State(_first_price(symbol), length / (365 * DAY_MS))
     blocks = []
-    for index in range(-(-count // BLOCK)):
+    number = -(-count // BLOCK)
+    for index in range(number):
         random = np.random.Generator(np.random.PCG64([*key[:16], index]))
         blocks.append(_block(random, state))
+        if on_progress is not None:
+            on_progress((index + 1) / number)
     open_, high, low, close, volume = (np.concatenate(c)[:count] for c in zip(*blocks, strict=True))
     times = start_ms + length * np.arange(count, dtype=np.int64)
     return Candles(symbol, timeframe, times, open_, high, low, close, volume)
