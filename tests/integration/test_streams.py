@@ -38,9 +38,7 @@ def test_a_full_disk_behind_stdout_is_told(shell: Shell) -> None:
     assert done.stderr == "Error: The output cannot be read or written: No space left on device.\n"
 
 
-@pytest.mark.parametrize(
-    "args", [("--help",), ("--version",), ("data", "gaps", "--help"), ("--show-completion", "bash")]
-)
+@pytest.mark.parametrize("args", [("--help",), ("--version",), ("data", "gaps", "--help")])
 def test_help_and_version_on_a_full_disk_are_told_too(shell: Shell, args: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
