@@ -1,0 +1,1 @@
+"""The ledger in Postgres: entries that are only ever added, and the tables that follow from them."""

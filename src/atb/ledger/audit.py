@@ -1,0 +1,228 @@
+"""Is the ledger whole, and do the tables tell what it tells? Also: write the tables anew from the ledger.
+
+The chain shows an entry that was changed, removed or inserted. The fold over all entries gives every row that should be
+there; each is compared exactly.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from decimal import Decimal, localcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from atb.ledger import projections as tables
+from atb.ledger.entries import GENESIS, Chained, Entry, digest
+from atb.ledger.fold import Account
+from atb.ledger.projections import Projection, Row
+from atb.ledger.records import EXACT, Touched
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from atb.ledger.accounts import AccountRow
+
+READ = (
+    "SELECT seq, epoch, id, kind, at, session_id, body, prev_hash, hash FROM entries WHERE account_id = %s ORDER BY seq"
+)
+SHOWN = 20  # differences of a table that are told one by one
+
+Expected = dict[str, dict[Row, Row]]  # by table and key
+
+
+class Problem(NamedTuple):
+    """Something that is not as the ledger says. place: a table or the chain."""
+
+    account: str
+    place: str
+    message: str
+
+
+class Audit(NamedTuple):
+    """What was found in one account, and how much was looked at."""
+
+    entries: int
+    fills: int
+    problems: list[Problem]
+
+
+def audit(connection: Connection[Any], account: AccountRow) -> Audit:
+    """Check one account's chain and compare every row that follows from it. Reads one snapshot."""
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        chain, expected, problems = _unfolded(connection, account)
+        if not problems:
+            problems = list(_differences(connection, account, expected))
+    return Audit(len(chain), sum(c.entry.kind == "fill" for c in chain), problems)
+
+
+def _unfolded(connection: Connection[Any], account: AccountRow) -> tuple[list[Chained], Expected, list[Problem]]:
+    """All entries, and the rows that follow from them unless something is wrong with the entries themselves."""
+    chain = read_chain(connection, account.id)
+    problems = _chain_problems(connection, account, chain)
+    if problems:
+        return chain, {}, problems
+    try:
+        return chain, expected_rows(account, chain), []
+    except ValueError as error:
+        return chain, {}, [Problem(account.name, "entries", str(error))]
+
+
+def _chain_problems(connection: Connection[Any], account: AccountRow, chain: list[Chained]) -> list[Problem]:
+    """What is wrong with the chain, or missing at its end: account_state knows how long it was."""
+    texts = list(broken_links(chain))
+    row = connection.execute("SELECT seq FROM account_state WHERE account_id = %s", (account.id,)).fetchone()
+    if row is not None and row[0] > len(chain) and not texts:
+        texts = [f"Entry {len(chain) + 1} is missing: the last that was written is number {row[0]}."]
+    return [Problem(account.name, "entries", text) for text in texts]
+
+
+def read_chain(connection: Connection[Any], account_id: int) -> list[Chained]:
+    """All entries of an account in order, as they are stored."""
+    connection.execute("SET LOCAL TimeZone = 'UTC'")
+    rows = connection.execute(READ, (account_id,), binary=True).fetchall()
+    return [
+        Chained(seq, epoch, Entry(name, kind, at, _body(text), session), text, prev_hash, stored)
+        for seq, epoch, name, kind, at, session, text, prev_hash, stored in rows
+    ]
+
+
+def _body(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {}  # not what was written: its hash will tell
+
+
+def broken_links(chain: Iterable[Chained]) -> Iterator[str]:
+    """What is wrong with the chain, in words; the first fault only, for what follows it proves nothing."""
+    previous, seq = GENESIS, 0
+    for link in chain:
+        if link.seq != seq + 1:
+            yield f"Entry {seq + 1} is missing: after {seq} comes {link.seq} ({link.entry.id})."
+            return
+        if link.prev_hash != previous:
+            what = "does not follow from the one before it: one was changed, removed or inserted"
+            yield f"Entry {link.seq} ({link.entry.id}) {what}."
+            return
+        if digest(previous, link.seq, link.epoch, link.entry, link.text) != link.hash:
+            yield f"Entry {link.seq} ({link.entry.id}) was changed after it was written."
+            return
+        previous, seq = link.hash, link.seq
+
+
+def expected_rows(account: AccountRow, chain: list[Chained]) -> Expected:
+    """Every row that follows from the entries, by table and key. A ValueError names an entry that contradicts the others."""
+    state = Account(account.quote)
+    out: Expected = {table.name: {} for table in tables.ALL}
+    with localcontext(EXACT):
+        for link in chain:
+            try:
+                touched = state.take(link.seq, link.entry)
+            except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+                raise ValueError(f"Entry {link.seq} ({link.entry.id}) cannot be: {error}") from error
+            _put_passing_rows(out, account.id, link, touched)
+        for table, row in _final_rows(account.id, chain, state):
+            out[table.name][row[: table.keys]] = row
+    return out
+
+
+def _put_passing_rows(out: Expected, account_id: int, link: Chained, touched: Touched) -> None:
+    """The rows that no later entry writes again, unless a reversal folds its symbol anew."""
+    if touched.refolded:
+        _forget(out, touched)
+    seq = link.seq
+    for position in touched.closed:
+        row = tables.position_row(account_id, position, position.last_price, "CLOSED")
+        out["positions"][account_id, position.opened_seq] = row
+    for trade in touched.trades:
+        out["trades"][account_id, trade.seq] = tables.trade_row(account_id, trade)
+    for mark in touched.marks:
+        out["account_balances"][account_id, seq] = tables.balance_row(account_id, mark)
+    if link.entry.kind == "adjustment":
+        out["adjustments"][account_id, seq] = tables.adjustment_row(account_id, seq, link.entry)
+    elif link.entry.kind == "decision":
+        out["decisions"][account_id, seq] = tables.decision_row(account_id, seq, link.entry)
+
+
+def _forget(out: Expected, touched: Touched) -> None:
+    """A reversal folded these symbols anew: all their trades and positions are told again."""
+    for key in touched.refolded:
+        for table in (tables.POSITIONS, tables.TRADES):
+            at = table.columns.index("market")
+            out[table.name] = {k: row for k, row in out[table.name].items() if row[at : at + 2] != key}
+
+
+def _final_rows(account_id: int, chain: list[Chained], state: Account) -> Iterator[tuple[Projection, Row]]:
+    if chain:
+        yield tables.STATE, tables.state_row(account_id, chain[-1].seq, chain[-1].hash, state)
+    for asset, qty in state.assets.items():
+        yield tables.ASSETS, (account_id, asset, qty)
+    for key, price in state.prices.items():
+        yield tables.PRICES, (account_id, *key, price)
+    for fills in state.history.values():
+        for fill in fills:
+            yield tables.FILLS, tables.fill_row(account_id, fill)
+    for key, position in state.positions.items():
+        yield tables.POSITIONS, tables.position_row(account_id, position, state.prices[key], "OPEN")
+    for order in state.orders.values():
+        yield tables.ORDERS, tables.order_row(account_id, order)
+    for session in state.sessions.values():
+        yield tables.SESSIONS, tables.session_row(account_id, session)
+
+
+def _differences(connection: Connection[Any], account: AccountRow, expected: Expected) -> Iterator[Problem]:
+    for table in tables.ALL:
+        should = expected[table.name]
+        rows = connection.execute(table.select, (account.id,), binary=True).fetchall()
+        there = {row[: table.keys]: row for row in rows}
+        if there == should:
+            continue
+        keys = sorted(k for k in {**should, **there} if there.get(k) != should.get(k))
+        for key in keys[:SHOWN]:
+            yield Problem(account.name, table.name, _told(table, key, there.get(key), should.get(key)))
+        if len(keys) > SHOWN:
+            yield Problem(account.name, table.name, f"{len(keys) - SHOWN} more rows differ.")
+
+
+def _told(table: Projection, key: Row, there: Row | None, expected: Row | None) -> str:
+    names = ", ".join(
+        f"{name} {value}" for name, value in zip(table.columns, key, strict=False) if name != "account_id"
+    )
+    names = names or "its row"
+    if there is None:
+        return f"{names}: is missing."
+    if expected is None:
+        return f"{names}: follows from no entry."
+    wrong = [
+        f"{name} is {_plain(is_)}, by the ledger {_plain(should)}"
+        for name, is_, should in zip(table.columns, there, expected, strict=True)
+        if is_ != should
+    ]
+    return f"{names}: {'; '.join(wrong)}."
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Decimal):
+        return f"{value.normalize():f}"
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def rebuild(connection: Connection[Any], account: AccountRow) -> Audit:
+    """Write all tables of an account anew from its entries, in one transaction. Refuses where the chain is broken."""
+    with connection.transaction():
+        connection.execute("SELECT epoch FROM authority WHERE account_id = %s FOR UPDATE", (account.id,))
+        chain, expected, problems = _unfolded(connection, account)
+        if problems:
+            return Audit(len(chain), 0, problems)
+        for table in reversed(tables.ALL):
+            connection.execute(f"DELETE FROM {table.name} WHERE account_id = %s", (account.id,))
+        for table in tables.ALL:
+            _copy(connection, table, expected[table.name].values())
+    return Audit(len(chain), sum(c.entry.kind == "fill" for c in chain), [])
+
+
+def _copy(connection: Connection[Any], table: Projection, rows: Iterable[Row]) -> None:
+    with connection.cursor().copy(f"COPY {table.name} ({', '.join(table.columns)}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(row)

@@ -1,0 +1,165 @@
+"""Where the database is, and connections to it: one error for each thing that can be wrong, never with a password.
+
+`psycopg` alone, which costs half of what SQLAlchemy does, serves the short commands. What runs for long takes its
+connections from `pool`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+from atb.core.errors import AtbError, DatabaseError, UsageError
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from sqlalchemy import Engine
+
+    from atb.ledger.embedded import Server
+
+OLDEST = 15
+POOL_SIZE = 10
+STATEMENT_TIMEOUT_S, LOCK_TIMEOUT_S, CONNECT_TIMEOUT_S = 30, 10, 5
+SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+
+
+class Where(NamedTuple):
+    """A database. `conninfo` is what psycopg takes; `shown` the URL without its password; `embedded`: our own server."""
+
+    conninfo: str
+    shown: str
+    embedded: bool
+
+
+def embedded(server: Server, database: str = "ai_trading_bot") -> Where:
+    """A database of atb's own server. The password stays in its pgpass file."""
+    from psycopg.conninfo import make_conninfo
+
+    keywords = {name: str(value) for name, value in server.conninfo(database).items()}
+    return Where(make_conninfo("", **keywords), server.url(database), embedded=True)
+
+
+def from_url(url: str) -> Where:
+    """The database that DATABASE_URL names. A UsageError for what is no URL of a Postgres."""
+    text = url.strip()
+    scheme = text.partition("://")[0]
+    if scheme not in SCHEMES:
+        raise UsageError(
+            f"DATABASE_URL is not a Postgres URL (it begins with '{_begin(text)}').",
+            "Write postgresql://user:password@host:5432/database",
+        )
+    try:
+        parts = urlsplit("postgresql" + text[len(scheme) :])
+        port = parts.port
+    except ValueError:
+        raise UsageError(
+            "DATABASE_URL has a port that is no number, or a password with characters that must be escaped.",
+            "Escape @ : / ? # in it as %40 %3A %2F %3F %23.",
+        ) from None
+    if len(parts.path) <= 1:
+        raise UsageError("DATABASE_URL names no database.", "Add it at the end: .../ai_trading_bot")
+    host = (parts.hostname or "") + (f":{port}" if port else "")
+    shown = urlunsplit(parts._replace(netloc=f"{parts.username}@{host}" if parts.username else host, query=""))
+    return Where(urlunsplit(parts), shown, embedded=False)
+
+
+def _begin(text: str) -> str:
+    """So much of a text that it cannot hold a password."""
+    return text.partition(":")[0][:20]
+
+
+def connect(
+    where: Where, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S, autocommit: bool = False
+) -> Connection[Any]:
+    """A connection, or a DatabaseError that says what is wrong and what to do."""
+    import psycopg
+
+    options = f"-c statement_timeout={int(statement_timeout_s * 1000)} -c lock_timeout={LOCK_TIMEOUT_S * 1000}"
+    try:
+        connection = psycopg.connect(
+            where.conninfo, connect_timeout=CONNECT_TIMEOUT_S, application_name="atb", options=options,
+            autocommit=autocommit,
+        )  # fmt: skip
+    except psycopg.Error as error:
+        raise explained(error, where) from None
+    if connection.info.server_version < OLDEST * 10_000:
+        version = connection.info.server_version // 10_000
+        connection.close()
+        raise DatabaseError(
+            f"The server at {where.shown} is Postgres {version}; {OLDEST} is the oldest that will do.", "Upgrade it."
+        )
+    return connection
+
+
+def explained(error: Exception, where: Where) -> AtbError:
+    """What a driver's error means for whoever typed the command."""
+    state = getattr(error, "sqlstate", None) or ""
+    text = without_password(str(error), where)
+    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    for test, what, hint in _MEANINGS:
+        if test(state, text):
+            return DatabaseError(what.format(where=where.shown, text=first), hint)
+    return DatabaseError(f"The database at {where.shown} says: {first}")
+
+
+def libpq_environment(where: Where) -> dict[str, str]:
+    """The variables with which psql and pg_dump reach the database; nothing of it is on a command line."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "dbname": "PGDATABASE", "password": "PGPASSWORD"}
+    names |= {"passfile": "PGPASSFILE", "sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "options": "PGOPTIONS"}
+    known = conninfo_to_dict(where.conninfo)
+    return {variable: str(known[name]) for name, variable in names.items() if known.get(name) not in (None, "")}
+
+
+def without_password(text: str, where: Where) -> str:
+    """`text` without the password that the connection uses."""
+    password = urlsplit(where.conninfo).password if "://" in where.conninfo else None
+    return text.replace(password, "***") if password else text
+
+
+def _about(*states: str) -> Callable[[str, str], bool]:
+    return lambda state, text: state in states
+
+
+def _says(pattern: str) -> Callable[[str, str], bool]:
+    return lambda state, text: bool(re.search(pattern, text, re.IGNORECASE))
+
+
+START = "Start it: atb db start (or your server: docker compose up -d postgres)"
+_MEANINGS: list[tuple[Callable[[str, str], bool], str, str]] = [
+    (_says("password authentication failed|no password supplied"),
+     "The database at {where} refuses the user or the password.", "Check DATABASE_URL."),
+    (_says('database "[^"]*" does not exist'), "There is no such database: {where}.",
+     "Create it: atb db migrate --create"),
+    (_says('role "[^"]*" does not exist'), "The server at {where} does not know that user.", "Check DATABASE_URL."),
+    (_says("could not translate host name|name or service not known|nodename nor servname|name resolution"),
+     "The host of {where} is not known.", "Check DATABASE_URL."),
+    (_says("connection refused"), "Nothing listens at {where}: connection refused.", START),
+    (_says("timeout expired|timed out"), "The database at {where} does not answer.", "Check host, port and firewall."),
+    (_says("too many connections|remaining connection slots"), "The server at {where} has no connection left.",
+     "Close some, or raise max_connections."),
+    (_about("57P03"), "The server at {where} is starting up or recovering.", "Try again in some seconds."),
+    (_about("57P01", "57P02"), "The server at {where} was stopped.", START),
+    (_about("53100"), "The disk of the database at {where} is full.", "Make room; nothing was written."),
+    (_about("53200", "53300"), "The server at {where} is out of memory or connections.", "See its log."),
+    (_about("42501"), "The user of {where} may not do that: {text}", "Give it the right, or use the owner."),
+    (_about("42P01", "3F000"), "A table is missing in {where}: {text}", "Bring the schema up to date: atb db migrate"),
+    (_about("42703"), "A column is missing in {where}: {text}", "Bring the schema up to date: atb db migrate"),
+    (_about("57014"), "The database at {where} took too long; the statement was cancelled.", "Ask for less."),
+    (_about("55P03"), "Another process holds a lock at {where}.", "Try again in some seconds."),
+    (_says("server closed the connection|connection to server was lost|broken|terminating connection"),
+     "The connection to {where} was lost.", "See the server's log, then try again."),
+]  # fmt: skip
+
+
+def pool(where: Where) -> Engine:
+    """A pool of connections for a process that runs for long: ten at most, each tried before it is given out."""
+    from sqlalchemy import create_engine
+
+    return create_engine(
+        "postgresql+psycopg://", creator=lambda: connect(where), pool_size=POOL_SIZE, max_overflow=0,
+        pool_pre_ping=True, pool_timeout=CONNECT_TIMEOUT_S,
+    )  # fmt: skip

@@ -1,0 +1,150 @@
+"""Questions to the database: one reading statement, its answer as the server writes it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from atb.core.errors import UsageError
+from atb.ledger.connect import Where, connect, explained
+
+if TYPE_CHECKING:
+    from psycopg import Connection, Error
+
+TIMEOUT_S = 60
+READING = ("SELECT", "WITH", "VALUES", "TABLE", "EXPLAIN", "SHOW")
+NUMBERS = {20, 21, 23, 26, 700, 701, 1700}  # oids: int8, int2, int4, oid, float4, float8, numeric
+NUMERIC, BOOL, JSON_OIDS = 1700, 16, {114, 3802}
+
+
+class Answer(NamedTuple):
+    """columns: names. kinds: type oids. rows: text as the server writes it, None for NULL. more: rows were left out."""
+
+    columns: list[str]
+    kinds: list[int]
+    rows: list[tuple[str | None, ...]]
+    more: bool
+
+
+def ask(where: Where, sql: str, limit: int) -> Answer:
+    """Run one reading statement in a read-only transaction; at most `limit` rows (0: all).
+
+    A UsageError for a statement that is wrong, writes, or is more than one.
+    """
+    import psycopg
+
+    statement = _only_reading(sql)
+    with connect(where, statement_timeout_s=TIMEOUT_S) as connection:
+        connection.read_only = True
+        _as_text(connection)
+        try:
+            return _run(connection, statement, limit)
+        except psycopg.Error as error:
+            raise _wrong(error, statement, where) from None
+
+
+def _only_reading(sql: str) -> str:
+    """The statement without what surrounds it. Comments before it are allowed."""
+    text = sql.strip().rstrip(";").rstrip()
+    bare = re.sub(r"\A(\s|--[^\n]*\n|/\*.*?\*/)*", "", text + "\n", flags=re.DOTALL).strip()
+    first = (re.match(r"\(*\s*([A-Za-z]+)", bare) or [""])[0].lstrip("( \n").upper()
+    if not bare:
+        raise UsageError(
+            "There is no statement.", "Such as: atb db query \"SELECT * FROM positions WHERE status = 'OPEN'\""
+        )
+    if first not in READING:
+        raise UsageError(
+            f"atb db query only reads; '{first or bare[:20]}' does not.",
+            "Corrections go through: atb db close-position. For everything else: atb db psql",
+        )
+    return text
+
+
+def _as_text(connection: Connection[Any]) -> None:
+    """Leave every value as the server writes it: exact numbers, its own form of times."""
+    from psycopg.types.string import TextLoader
+
+    for info in connection.adapters.types:
+        for oid in (info.oid, info.array_oid):
+            if oid:
+                connection.adapters.register_loader(oid, TextLoader)
+
+
+def _run(connection: Connection[Any], statement: str, limit: int) -> Answer:
+    first = re.match(r"\W*(\w+)", re.sub(r"(--[^\n]*\n|/\*.*?\*/)", " ", statement, flags=re.DOTALL))
+    if first is not None and first[1].upper() in ("EXPLAIN", "SHOW"):
+        cursor = connection.execute(statement.encode(), prepare=True)
+        rows, more = cursor.fetchall(), False
+    else:
+        # A cursor takes exactly one statement, and only so many rows travel as are shown.
+        connection.execute(b"DECLARE answer NO SCROLL CURSOR FOR " + statement.encode(), prepare=True)
+        count = "ALL" if limit <= 0 else str(limit + 1)
+        cursor = connection.execute(f"FETCH {count} FROM answer")
+        rows = cursor.fetchall()
+        more = 0 < limit < len(rows)
+        rows = rows[:limit] if more else rows
+    described = cursor.description or []
+    kinds = [column.type_code for column in described]
+    plain = [tuple(_trimmed(v) if k == NUMERIC else v for v, k in zip(row, kinds, strict=True)) for row in rows]
+    return Answer([column.name for column in described], kinds, plain, more)
+
+
+def _trimmed(value: str | None) -> str | None:
+    """0.15 for 0.15000000000000000000: a quotient has as many digits as the server likes."""
+    return value.rstrip("0").rstrip(".") if value and "." in value else value
+
+
+PREFIX = len("DECLARE answer NO SCROLL CURSOR FOR ")
+
+
+def _wrong(error: Error, statement: str, where: Where) -> Exception:
+    """A UsageError with the place in the statement for what whoever wrote it can mend."""
+    state = error.sqlstate or ""
+    if not state.startswith(("42", "22", "25", "0A")) or state in ("42501",):
+        return explained(error, where)
+    if "pg_stat_statements" in str(error):
+        return UsageError(
+            "This server does not keep pg_stat_statements.",
+            "Where it can: shared_preload_libraries = 'pg_stat_statements', restart, then CREATE EXTENSION "
+            "pg_stat_statements. The server of compose.yaml has it; the embedded one comes without.",
+        )
+    message = error.diag.message_primary or str(error)
+    if "multiple commands" in message:
+        return UsageError("More than one statement: atb db query takes one.", "Ask them one after the other.")
+    if state == "25006":
+        return UsageError(f"atb db query only reads: {message}.", "For everything else: atb db psql")
+    hints = [error.diag.message_hint or "", _place(error, statement)]
+    return UsageError(f"The statement is wrong: {message}.", "\n  ".join(hint for hint in hints if hint))
+
+
+def _place(error: Error, statement: str) -> str:
+    """The line of the statement with a mark under the place."""
+    if not error.diag.statement_position:
+        return ""
+    at = int(error.diag.statement_position) - 1
+    at -= PREFIX if not statement.upper().startswith(("EXPLAIN", "SHOW")) else 0
+    before = statement[: max(at, 0)]
+    line = statement.splitlines()[before.count("\n")] if statement else ""
+    column = len(before.rpartition("\n")[2])
+    return f"{line}\n  {' ' * column}^"
+
+
+def as_json(answer: Answer) -> str:
+    """Rows as JSON objects; numbers with all their digits."""
+    import json
+
+    def token(value: str | None, kind: int) -> str:
+        if value is None:
+            return "null"
+        if kind == BOOL:
+            return "true" if value == "t" else "false"
+        if kind in JSON_OIDS or (kind in NUMBERS and re.fullmatch(r"-?\d+(\.\d+)?(e[+-]?\d+)?", value)):
+            return value
+        return json.dumps(value)
+
+    names = [json.dumps(name) for name in answer.columns]
+    lines = [
+        "  {" + ", ".join(f"{n}: {token(v, k)}" for n, v, k in zip(names, row, answer.kinds, strict=True)) + "}"
+        for row in answer.rows
+    ]
+    return "[\n" + ",\n".join(lines) + "\n]" if lines else "[]"

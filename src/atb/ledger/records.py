@@ -1,0 +1,202 @@
+"""What the fold's state is made of: fills, positions, trades, orders, sessions, marks; and exact amounts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Context, Decimal, InvalidOperation
+from typing import Any, NamedTuple
+
+ZERO = Decimal(0)
+PLACES = Decimal(1).scaleb(-18)
+DIGITS = 24  # before and after the point of an amount
+EXACT = Context(prec=120)  # a product of two has 96 digits, a sum of many a few more
+
+FINAL_STATES = frozenset({"filled", "cancelled", "rejected", "expired", "denied"})
+ORDER_STATES = FINAL_STATES | {"intent", "open", "partially_filled", "unknown"}
+SESSION_STATES = ("RUNNING", "STOPPED", "FAILED", "FENCED")
+
+Key = tuple[str, str]  # market, symbol
+
+
+@dataclass(slots=True)
+class Fill:
+    """One execution. `qty` is base, unsigned; `effective` is what later reversals have left of it."""
+
+    id: str
+    seq: int
+    at: datetime
+    session_id: int | None
+    key: Key
+    side: str
+    qty: Decimal
+    price: Decimal
+    fee: Decimal
+    fee_asset: str
+    fee_quote: Decimal
+    fee_kind: str  # quote, base or other: from what the fee was taken
+    reason: str
+    client_order_id: str
+    venue_trade_id: str
+    provisional: bool
+    evidence: str
+    effective: Decimal = ZERO
+
+
+@dataclass(slots=True)
+class Position:
+    """What is held of one symbol since it was last flat. Quote amounts; `qty` is signed base."""
+
+    key: Key
+    opened_seq: int
+    opened_at: datetime
+    session_id: int | None
+    qty: Decimal = ZERO
+    cost: Decimal = ZERO
+    realized: Decimal = ZERO
+    fees: Decimal = ZERO
+    entered_qty: Decimal = ZERO
+    entered_value: Decimal = ZERO
+    exited_qty: Decimal = ZERO
+    exited_value: Decimal = ZERO
+    stop: Decimal | None = None
+    take: Decimal | None = None
+    provisional: bool = False
+    last_price: Decimal = ZERO
+
+    @property
+    def side(self) -> str:
+        return "LONG" if self.entered_value >= 0 else "SHORT"
+
+
+class Trade(NamedTuple):
+    """From flat to flat. `seq` is that of the fill that closed it."""
+
+    seq: int
+    position: Position
+    closed_at: datetime
+    reason: str
+
+
+@dataclass(slots=True)
+class Order:
+    """An order from its intent on. Quantities in base; prices in quote, None where it has none."""
+
+    client_order_id: str
+    seq: int
+    created_at: datetime
+    updated_at: datetime
+    session_id: int | None
+    key: Key
+    side: str
+    type: str
+    qty: Decimal
+    price: Decimal | None
+    stop_price: Decimal | None
+    purpose: str
+    state: str = "intent"
+    venue_order_id: str = ""
+    reason: str = ""
+    filled_qty: Decimal = ZERO
+
+
+@dataclass(slots=True)
+class Session:
+    """One run of an engine on the account, as the entries tell it."""
+
+    id: int
+    opened_at: datetime
+    strategy: str
+    symbols: str
+    timeframe: str
+    mode: str
+    initial_balance: Decimal
+    config: str
+    config_hash: str
+    current_balance: Decimal = ZERO
+    peak_balance: Decimal = ZERO
+    closed_at: datetime | None = None
+    status: str = "RUNNING"
+
+
+class Mark(NamedTuple):
+    """The account's worth after an entry."""
+
+    seq: int
+    at: datetime
+    session_id: int | None
+    why: str
+    equity: Decimal
+    cash: Decimal
+    exposure: Decimal
+    peak: Decimal
+
+
+@dataclass(slots=True)
+class Touched:
+    """What one entry changed: the keys of rows to be written anew."""
+
+    positions: set[Key] = field(default_factory=set)
+    closed: list[Position] = field(default_factory=list)
+    trades: list[Trade] = field(default_factory=list)
+    fills: list[Fill] = field(default_factory=list)
+    orders: set[str] = field(default_factory=set)
+    sessions: set[int] = field(default_factory=set)
+    marks: list[Mark] = field(default_factory=list)
+    refolded: set[Key] = field(default_factory=set)  # all trades of these symbols are in `trades`
+
+
+def key_of(body: Mapping[str, Any]) -> Key:
+    return body.get("market", "spot"), body["symbol"]
+
+
+def amount(value: Any) -> Decimal:
+    """A Decimal from what a body holds: a Decimal, a whole number, or the text of one. Never a float.
+
+    Bounded, so that every product and sum of amounts is exact in the precision of the fold.
+    """
+    try:
+        number = Decimal(value) if isinstance(value, str | int) and not isinstance(value, bool) else value
+    except InvalidOperation:
+        number = None
+    if not isinstance(number, Decimal) or not number.is_finite():
+        raise ValueError(f"{repr(value)[:40]} is no amount.")
+    if number.adjusted() >= DIGITS or number.as_tuple().exponent < -DIGITS:  # type: ignore[operator]
+        raise ValueError(f"{str(value)[:40]} has more than {DIGITS} digits before or after the point.")
+    return number
+
+
+def optional(value: Any) -> Decimal | None:
+    return None if value is None else amount(value)
+
+
+def positive(value: Any, what: str) -> Decimal:
+    number = amount(value)
+    if number <= 0:
+        raise ValueError(f"{what} {number} is not above 0.")
+    return number
+
+
+def moment(value: Any) -> datetime:
+    """An aware time from what a body holds: a datetime or its text."""
+    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    if not isinstance(at, datetime) or at.utcoffset() is None:
+        raise ValueError(f"{value!r} is no time with its zone.")
+    return at
+
+
+def strength(signal: Any) -> float | None:
+    """A decision's signal: a finite number, or None where there was none."""
+    if signal is None:
+        return None
+    number = float(signal) if isinstance(signal, int | float | str) else math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{signal!r} is no signal.")
+    return number
+
+
+def rounded(value: Decimal) -> Decimal:
+    """To 18 places, half to even; a value with fewer is left as it is."""
+    return value if value.as_tuple().exponent >= -18 else EXACT.quantize(value, PLACES)  # type: ignore[operator]

@@ -1,0 +1,168 @@
+"""What an account should hold, worked out from scratch with fractions after every entry. Shares no code with the fold.
+
+The rules are the ledger's, said another way: cash is what was paid in less what was paid out; a trade runs from flat to flat
+and earns what it took in less what it paid; what a provisional fill is worth goes down as the exchange's own fills arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+PLACES = 10**18
+Key = tuple[str, str]
+
+
+def eighteen_places(number: Fraction) -> Fraction:
+    """Rounded as the ledger rounds: Python rounds a fraction's half to even, too."""
+    return Fraction(round(number * PLACES), PLACES)
+
+
+@dataclass
+class Execution:
+    """A fill as it was told, and how much of it still counts."""
+
+    name: str
+    key: Key
+    sign: int
+    qty: Fraction
+    price: Fraction
+    fee: Fraction
+    fee_asset: str
+    kind: str
+    fee_quote: Fraction
+    provisional: bool
+    at: datetime
+    left: Fraction
+
+    @property
+    def paid(self) -> Fraction:
+        """The fee for what is left, in its own asset."""
+        return self.fee if self.left == self.qty else eighteen_places(self.fee * self.left / self.qty)
+
+    @property
+    def change(self) -> Fraction:
+        return self.sign * self.left - (self.paid if self.kind == "base" else 0)
+
+    @property
+    def cash(self) -> Fraction:
+        return -self.sign * self.left * self.price - (self.paid if self.kind == "quote" else 0)
+
+    @property
+    def cost(self) -> Fraction:
+        """The fee in quote, from whatever it was taken."""
+        if self.kind == "base":
+            return self.paid * self.price
+        whole = self.fee if self.kind == "quote" else self.fee_quote
+        return whole if self.left == self.qty else eighteen_places(whole * self.left / self.qty)
+
+
+class Round(NamedTuple):
+    """From flat to flat."""
+
+    pnl: Fraction
+    fees: Fraction
+    size: Fraction
+    long: bool
+
+
+class Recomputed:
+    """One account. `replacing`: the exchange's fills take back provisional ones, as the journal sees to."""
+
+    def __init__(self, quote: str, replacing: bool) -> None:
+        self.quote, self.replacing = quote, replacing
+        self.executions: list[Execution] = []
+        self.names: set[str] = set()
+        self.paid_in = self.funding = self.equity = self.peak = Fraction(0)
+        self.other: dict[str, Fraction] = {}
+        self.prices: dict[Key, Fraction] = {}
+
+    def take(self, name: str, kind: str, at: datetime, body: Mapping[str, Any]) -> None:
+        if name in self.names:
+            return
+        self.names.add(name)
+        if kind == "fill":
+            self._fill(name, at, body)
+        elif kind == "reversal":
+            next(e for e in self.executions if e.name == body["fill_id"]).left -= Fraction(body["qty"])
+        elif kind == "mark":
+            self.prices |= {("spot", symbol): Fraction(price) for symbol, price in body["prices"].items()}
+        elif kind == "adjustment":
+            self._adjust(body)
+            return
+        if kind in ("fill", "reversal", "mark"):
+            self._mark()
+
+    def _fill(self, name: str, at: datetime, body: Mapping[str, Any]) -> None:
+        key, sign, asset = ("spot", body["symbol"]), 1 if body["side"] == "buy" else -1, body["fee_asset"]
+        kind = "quote" if asset == self.quote else "base" if asset == body["base"] else "other"
+        qty, provisional = Fraction(body["qty"]), bool(body.get("provisional"))
+        if self.replacing and not provisional:
+            left = qty
+            for e in self.executions:
+                if (
+                    e.provisional
+                    and (e.key, e.sign) == (key, sign)
+                    and at <= e.at + timedelta(hours=1)
+                    and left
+                    and e.left
+                ):
+                    taken = min(left, e.left)
+                    e.left -= taken
+                    left -= taken
+                    self._mark()
+        execution = Execution(
+            name, key, sign, qty, Fraction(body["price"]), Fraction(body["fee"]), asset, kind,
+            Fraction(body.get("fee_quote", 0)), provisional, at, qty,
+        )  # fmt: skip
+        self.executions.append(execution)
+        self.prices[key] = execution.price
+
+    def _adjust(self, body: Mapping[str, Any]) -> None:
+        amount, before = Fraction(body["amount"]), self.equity
+        if body["asset"] != self.quote:
+            self.other[body["asset"]] = self.other.get(body["asset"], Fraction(0)) + amount
+            return
+        if body["type"] == "funding":
+            self.funding += amount
+            self._mark()
+            return
+        self.paid_in += amount
+        after = before + amount
+        # The same share below the peak as before.
+        self.peak = eighteen_places(self.peak * after / before) if before > 0 and after > 0 else max(after, Fraction(0))
+        self._mark()
+
+    def _mark(self) -> None:
+        self.equity = self.cash() + sum(self.qty(key) * price for key, price in self.prices.items())
+        self.peak = max(self.peak, self.equity)
+
+    def cash(self) -> Fraction:
+        return self.paid_in + self.funding + sum((e.cash for e in self.executions if e.left), Fraction(0))
+
+    def qty(self, key: Key) -> Fraction:
+        return sum((e.change for e in self.executions if e.key == key and e.left), Fraction(0))
+
+    def assets(self) -> dict[str, Fraction]:
+        out = dict(self.other)
+        for e in self.executions:
+            if e.kind == "other" and e.left:
+                out[e.fee_asset] = out.get(e.fee_asset, Fraction(0)) - e.paid
+        return out
+
+    def rounds(self, key: Key) -> Iterator[Round]:
+        held = earned = fees = size = Fraction(0)
+        for e in self.executions:
+            change = e.change if e.key == key and e.left else Fraction(0)
+            while change:
+                through = held * change < 0 and abs(change) > abs(held)
+                part = -held if through else change
+                cost = e.cost if part == e.change else e.cost * part / e.change
+                size += abs(part) if held * part >= 0 else 0
+                held, earned, fees, change = held + part, earned - part * e.price, fees + cost, change - part
+                if not held:
+                    yield Round(earned - fees, fees, size, part < 0)
+                    earned = fees = size = Fraction(0)
