@@ -6,13 +6,16 @@ PY := .venv/bin/python
 DATA ?=
 SYMBOL ?=
 
-.PHONY: help setup dev demo test check slow bench lock clean
+CHAOS_RUNS ?= 1000
+
+.PHONY: help setup dev demo test check slow chaos bench lock clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
 	@echo "make setup   only set up                       make bench   measure, against peers too"
 	@echo "make check   lint, types, import contracts     make slow    the longer seeded suites"
 	@echo "make lock    pin the dependencies again        make clean   remove .venv and caches"
+	@echo "make chaos   kill the database server a thousand times in the middle of its work"
 
 setup:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found; set PYTHON=/path/to/python3." >&2; exit 1; }
@@ -46,3 +49,6 @@ lock: dev
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+
+chaos: dev
+	CHAOS_RUNS=$(CHAOS_RUNS) $(PY) -m pytest -m slow -k server tests/ledger/test_kill.py

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import engine, ml, peers, shell, stages
+from benchmarks import database, engine, ledger, ml, peers, shell, stages
 from benchmarks.measure import Row, show
 
 SECTIONS: dict[str, tuple[str, Callable[[bool], list[Row]]]] = {
@@ -17,6 +17,8 @@ SECTIONS: dict[str, tuple[str, Callable[[bool], list[Row]]]] = {
     "growth": ("Growth and memory beyond the candles", engine.growth),
     "ml": ("A model over a million candles", ml.million),
     "shell": ("Whole commands, in multiples of python -c pass", shell.commands),
+    "ledger": ("The ledger: appending, folding, auditing", ledger.appends),
+    "database": ("atb db, in multiples of python -c pass", database.commands),
     "imports": ("Imports, in multiples of python -c pass", shell.imports),
     "stages": ("Where the rest goes: one run with its summary", stages.of_a_run),
     "command": ("Where the rest goes: atb backtest sma_cross over 2,000 stored candles", stages.of_a_command),

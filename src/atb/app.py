@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from atb.core.errors import UsageError
+from atb.core.errors import DatabaseError, UsageError
 from atb.core.timeframe import SystemClock
-from atb.settings import Settings, load_settings
+from atb.settings import Settings, load_settings, without_postgres
 
 if TYPE_CHECKING:
     from atb.backtest.request import Request
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from atb.backtest.sources import Source, Surroundings
     from atb.core.types import MarketRules, Symbol
     from atb.data.store import CandleStore
+    from atb.ledger.connect import Where
     from atb.strategy.contract import Strategy
     from atb.strategy.loader import LoadedStrategy, StrategyFile
 
@@ -78,6 +80,35 @@ class App:
         from atb.backtest.sources import Surroundings
 
         return Surroundings(self.store(), dict(self.settings.urls), SystemClock().now_ms, warn, progress)
+
+    def database(self) -> Where:
+        """DATABASE_URL, else the embedded server if it runs. Starts and creates nothing."""
+        from atb.ledger.connect import embedded, from_url
+
+        if self.settings.database_url:
+            return from_url(self.settings.database_url)
+        from atb.ledger.embedded import running
+
+        server = running(self.settings.home)
+        if server is None:
+            raise DatabaseError(
+                "There is no database: DATABASE_URL is not set, and atb's own server does not run.",
+                "Start it: atb db start",
+            )
+        return embedded(server)
+
+    def tool_environment(self) -> dict[str, str]:
+        """What psql, pg_dump and their like need to find the database: libpq's variables, a password among them."""
+        from atb.ledger.connect import libpq_environment
+
+        return without_postgres() | libpq_environment(self.database())
+
+    def run_tool(self, name: str, args: Sequence[str]) -> NoReturn:
+        """Become one of Postgres' own programs, on the database that commands use."""
+        from atb.ledger.embedded import tool
+
+        program = tool(name)
+        os.execve(program, [name, *args], self.tool_environment())
 
     def backtest(self, request: Request, warn: Say, progress: Progress) -> BacktestResult:
         from atb.backtest.run import Desk, run_backtest

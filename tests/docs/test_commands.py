@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +17,9 @@ import numpy as np
 import pytest
 
 from atb.engine.candles import Candles, Floats
+from atb.ledger.embedded import stop
 from atb.venue.simulated import simulate_candles
+from tests.integration.shell import without_powers
 from tests.venue.loopback import Exchange, Loopback
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +54,7 @@ def exchange() -> Iterator[Loopback]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, exchange: Loopback) -> Path:
+def folder(tmp_path: Path, exchange: Loopback) -> Iterator[Path]:
     """An empty folder with the user's own candles in it."""
     import pyarrow as pa
     import pyarrow.csv
@@ -61,12 +65,14 @@ def folder(tmp_path: Path, exchange: Loopback) -> Path:
     table = pa.table({"open_time": candles.open_time, **{name: getattr(candles, name) for name in names}})
     pyarrow.parquet.write_table(table, tmp_path / "candles.parquet")
     pyarrow.csv.write_csv(table, tmp_path / "candles.csv")
-    return tmp_path
+    yield tmp_path
+    stop(tmp_path / "home")
 
 
 def environment(folder: Path, exchange: Loopback) -> dict[str, str]:
     home = {"ATB_HOME": str(folder / "home"), "ATB_CACHE": str(folder / "cache"), "ATB_BINANCE_API_URL": exchange.url}
-    return {**os.environ, **home, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    inherited = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    return {**inherited, **home, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
@@ -103,3 +109,97 @@ def test_the_strategy_in_the_docs_is_the_one_that_new_writes() -> None:
     from atb.cli.strategies import TEMPLATE
 
     assert blocks(ROOT / "docs" / "writing-a-strategy.md", "python")[0] == TEMPLATE.format(cls="MyIdea")
+
+
+def test_the_line_of_a_drawdown_halt_is_in_the_docs_as_it_is_printed() -> None:
+    from atb.backtest.result import Halt
+
+    for page in ("getting-started.md", "backtest-rules.md"):
+        assert f"ERROR: {Halt('', 0.253).message}" in (ROOT / "docs" / page).read_text()
+
+
+# --- make demo and make setup
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "told"),
+    [
+        ("binance_ETHUSDT_1h.parquet", {}, "as candles of ETHUSDT (told from the file's name"),
+        ("mine.parquet", {}, "as candles of BTCUSDT (assumed: the file's name has no symbol"),
+        ("mine.parquet", {"SYMBOL": "ETHUSDT"}, "as candles of ETHUSDT (as SYMBOL says)"),
+    ],
+)
+def test_the_demo_on_a_file_says_whose_candles_it_takes_them_for(
+    folder: Path, exchange: Loopback, name: str, more: dict[str, str], told: str
+) -> None:
+    (folder / "candles.parquet").rename(folder / name)
+    done = demo(folder, exchange, DATA=name, **more)
+    assert done.returncode == 0, done.stderr
+    assert told in done.stdout and (folder / "demo-report" / "report.html").is_file()
+
+
+def test_the_demo_on_candles_without_a_model_ends_with_what_to_do(folder: Path, exchange: Loopback) -> None:
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(folder / "candles.parquet")
+    pyarrow.parquet.write_table(table.take(list(range(0, len(table), 24))), folder / "BTCUSDT_1d.parquet")
+    done = demo(folder, exchange, DATA="BTCUSDT_1d.parquet")
+    assert done.returncode == 10
+    assert done.stderr.splitlines()[-1] == (
+        "  .venv/bin/atb backtest sma_cross --symbol BTCUSDT --data BTCUSDT_1d.parquet"
+    )
+    assert "models for 1h candles of BTCUSDT and ETHUSDT" in done.stderr
+
+
+def demo(folder: Path, exchange: Loopback, **more: str) -> subprocess.CompletedProcess[str]:
+    env = {**environment(folder, exchange), **more}
+    return subprocess.run(
+        ["sh", str(ROOT / "ops" / "demo.sh")], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Iterator[Path]:
+    """What make setup reads, in a folder of its own."""
+    clone = tmp_path / "clone"
+    (clone / "ops").mkdir(parents=True)
+    for name in ("ops/setup.py", "pyproject.toml", "requirements.lock", "requirements-dev.lock"):
+        shutil.copy(ROOT / name, clone / name)
+    yield clone
+    clone.chmod(0o700)
+
+
+def test_setup_in_a_clone_that_may_not_be_written(clone: Path) -> None:
+    clone.chmod(0o500)
+    done = subprocess.run(
+        [sys.executable, "ops/setup.py"],
+        cwd=clone,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=without_powers,
+    )
+    assert done.returncode == 1
+    assert f"{clone}/.venv: Permission denied. Make the clone writable" in done.stderr
+    assert "apt-get" not in done.stderr and "Traceback" not in done.stderr
+
+
+def test_ctrl_c_during_setup_is_one_line(clone: Path) -> None:
+    """A terminal sends it to all that runs: here to a uv that never ends, and would complain."""
+    uv = clone / "uv"
+    uv.write_text("#!/bin/sh\ntrap 'echo moan >&2' INT\necho begun > begun\nsleep 60 & wait\n")
+    uv.chmod(0o755)
+    (clone / ".venv" / "bin").mkdir(parents=True)
+    (clone / ".venv" / "bin" / "python").touch()
+    path = f"{clone}{os.pathsep}{os.environ['PATH']}"
+    process = subprocess.Popen(
+        [sys.executable, "ops/setup.py"], cwd=clone, env={**os.environ, "PATH": path}, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 20
+    while not (clone / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err.splitlines()[1:] == ["Interrupted. Run it again to go on."]

@@ -33,6 +33,7 @@ class Histories:
         self.session: int | None = None
         self.opened: list[int] = []
         self.orders: dict[str, dict[str, Any]] = {}
+        self.halted = False
         self.count = 0
         self.scales = {s: (self.random.randint(-8, 8), self.random.randint(-6, 6)) for s in SYMBOLS}
 
@@ -156,7 +157,7 @@ class Histories:
         body = {
             "client_order_id": name, "symbol": symbol, "side": self.random.choice(("buy", "sell")), "type": "market",
             "qty": self._amount(self.scales[symbol][1]), "price": self.random.choice((None, self._amount(0))),
-            "purpose": "entry",
+            "purpose": "exit" if self.halted else "entry",
         }  # fmt: skip
         self.orders[name] = body
         return f"i:{name}", "intent", body
@@ -177,6 +178,7 @@ class Histories:
 
     def _control(self, symbol: str) -> tuple[str, str, dict[str, Any]]:
         action = self.random.choice(("halt", "resume", "fence"))
+        self.halted = action == "halt" if action != "fence" else self.halted
         return f"c:{self._number()}", "control", {"action": action, "reason": "test", "by": "hand"}
 
     def _session(self, symbol: str) -> tuple[str, str, dict[str, Any]]:

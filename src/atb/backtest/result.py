@@ -11,7 +11,7 @@ from atb.core.policy import Policy
 from atb.core.timeframe import DAY_MS, iso, iso_date
 from atb.core.types import MarketRules
 from atb.engine.candles import Candles, Floats
-from atb.engine.metrics import Curve, Drawdown, TradeStats, daily_equity
+from atb.engine.metrics import Curve, Drawdown, TradeStats, daily_equity, max_drawdown
 from atb.engine.reasons import FIRST_REFUSAL, REASON_NAMES, RULE_NAMES
 from atb.engine.simulation import Run, Timeline
 from atb.engine.trades import Trades
@@ -174,6 +174,23 @@ class BacktestResult(NamedTuple):
             "monthly_returns": self.monthly_rows(),
             "timing": self.timing,
         }
+
+    def logged(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The run and its trades as a database keeps them (ledger/backtests.py); an open trade ends with the run."""
+        import json
+
+        end = iso(int(self.line.open_time[self.run.rows - 1]) + self.curve.length_ms)
+        run = {
+            "strategy": self.strategy["name"], "symbols": " ".join(self.symbols), "timeframe": self.timeframe,
+            "start_time": iso(self.line.open_time[0]), "end_time": end, "initial_balance": self.initial_balance,
+            "final_balance": self.curve.end, "max_drawdown": max_drawdown(self.curve).depth,
+            "config_hash": self.policy.digest(), "result": json.dumps(self.to_dict(), allow_nan=False),
+        }  # fmt: skip
+        trades = [
+            {**row, "size": row["qty_base"], "side": row["side"].upper(), "exit_time": row["exit_time"] or end}
+            for row in self.trade_rows()
+        ]
+        return run, trades
 
     def trade_rows(self) -> list[dict[str, Any]]:
         """Trades in order of exit. Times are open times of the candles of the first and the last fill."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from atb.backtest.request import Request
     from atb.backtest.result import BacktestResult
     from atb.core.errors import AtbError
+    from atb.ledger.connect import Where
 
 HELP = """Run a strategy over past candles and tell the truth about it.
 
@@ -85,6 +86,9 @@ def backtest(
         Path | None,
         typer.Option(help="Folder for report.html, trades.csv, fills.csv, equity.csv, result.json.", metavar="FOLDER"),
     ] = None,
+    log_to_db: Annotated[
+        bool, typer.Option("--log-to-db", help="Log run and trades into the database's schema backtest.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON (docs/json.md).")] = False,
     policy_flags: dict[str, Any],
 ) -> None:
@@ -92,17 +96,33 @@ def backtest(
 
     request = _request(locals())
     _refuse_file(export)
+    application = open_app()
+    where = application.database() if log_to_db else None  # no database is told before the work, not after it
     progress = ProgressLine()
     try:
-        result = open_app().backtest(request, warn, progress)
+        result = application.backtest(request, warn, progress)
     finally:
         progress.close()
     if result.halt is not None:
         typer.echo(f"ERROR: {result.halt.message}", err=True)
     failure = _export(result, export)
     _print(result, json)
+    if where is not None:
+        _log(result, where)
     if failure is not None:
         raise failure
+
+
+def _log(result: BacktestResult, where: Where) -> None:
+    from atb.ledger.backtests import log_backtest
+    from atb.ledger.connect import connect
+    from atb.ledger.migrate import check_schema
+
+    run, trades = result.logged()
+    with connect(where) as connection:
+        check_schema(connection, where)
+        number = log_backtest(connection, run, trades)
+    typer.echo(f"Logged as run {number} of the schema backtest in {where.shown}", err=True)
 
 
 def _refuse_file(folder: Path | None) -> None:

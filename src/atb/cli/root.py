@@ -12,7 +12,7 @@ from typing import Annotated, Any, Never, TextIO
 import typer
 
 import atb
-from atb.cli import backtest, data, models, strategies
+from atb.cli import backtest, data, db, models, strategies
 from atb.cli.lean import LeanGroup
 from atb.core.errors import AtbError, DataError, Interrupted
 
@@ -41,6 +41,16 @@ class Root(LeanGroup):
             return super().invoke(ctx)
 
 
+def _of_the_database(error: Exception) -> AtbError | None:
+    """What an error of the driver means, wherever in a command it came up; None for any other error."""
+    if not type(error).__module__.startswith("psycopg"):
+        return None
+    from atb.app import App
+    from atb.ledger.connect import explained
+
+    return explained(error, App().database())
+
+
 @contextlib.contextmanager
 def _in_our_words() -> Iterator[None]:
     """The system's exceptions as ours."""
@@ -56,6 +66,11 @@ def _in_our_words() -> Iterator[None]:
         place = error.filename or "The output"
         hint = f"Who may: ls -ld '{place}'" if isinstance(error, PermissionError) else ""
         raise DataError(f"{place} cannot be read or written: {error.strerror or error}.", hint) from None
+    except Exception as error:
+        told = _of_the_database(error)
+        if told is None:
+            raise
+        raise told from error
 
 
 app = typer.Typer(
@@ -95,6 +110,7 @@ backtest.register(app)
 app.add_typer(data.app, name="data")
 app.add_typer(strategies.app, name="strategies")
 app.add_typer(models.app, name="models")
+app.add_typer(db.app, name="db")
 
 
 def run() -> None:

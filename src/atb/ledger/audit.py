@@ -12,7 +12,7 @@ from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atb.ledger import projections as tables
-from atb.ledger.entries import GENESIS, Chained, Entry, digest
+from atb.ledger.entries import Chained, Entry, digest, genesis
 from atb.ledger.fold import Account
 from atb.ledger.projections import Projection, Row
 from atb.ledger.records import EXACT, Touched
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 READ = (
     "SELECT seq, epoch, id, kind, at, session_id, body, prev_hash, hash FROM entries WHERE account_id = %s ORDER BY seq"
+)
+HALTS = (
+    "SELECT authority.halted, account_state.halted <> '' FROM authority JOIN account_state USING (account_id) "
+    "WHERE account_id = %s"
+)
+MEND_HALT = (
+    "UPDATE authority SET halted = account_state.halted <> '', halt_reason = account_state.halted FROM account_state "
+    "WHERE authority.account_id = %s AND account_state.account_id = authority.account_id"
 )
 SHOWN = 20  # differences of a table that are told one by one
 
@@ -52,8 +60,17 @@ def audit(connection: Connection[Any], account: AccountRow) -> Audit:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         chain, expected, problems = _unfolded(connection, account)
         if not problems:
-            problems = list(_differences(connection, account, expected))
+            problems = [*_differences(connection, account, expected), *_halt_problems(connection, account)]
     return Audit(len(chain), sum(c.entry.kind == "fill" for c in chain), problems)
+
+
+def _halt_problems(connection: Connection[Any], account: AccountRow) -> list[Problem]:
+    """The halt stands beside the account's authority, too, where it is read with the lock."""
+    row = connection.execute(HALTS, (account.id,)).fetchone()
+    if row is None or row[0] == row[1]:
+        return []
+    told = "halted" if row[1] else "not halted"
+    return [Problem(account.name, "authority", f"By the ledger the account is {told}, here it is the other way round.")]
 
 
 def _unfolded(connection: Connection[Any], account: AccountRow) -> tuple[list[Chained], Expected, list[Problem]]:
@@ -70,7 +87,7 @@ def _unfolded(connection: Connection[Any], account: AccountRow) -> tuple[list[Ch
 
 def _chain_problems(connection: Connection[Any], account: AccountRow, chain: list[Chained]) -> list[Problem]:
     """What is wrong with the chain, or missing at its end: account_state knows how long it was."""
-    texts = list(broken_links(chain))
+    texts = list(broken_links(chain, account.id))
     row = connection.execute("SELECT seq FROM account_state WHERE account_id = %s", (account.id,)).fetchone()
     if row is not None and row[0] > len(chain) and not texts:
         texts = [f"Entry {len(chain) + 1} is missing: the last that was written is number {row[0]}."]
@@ -94,9 +111,9 @@ def _body(text: str) -> Any:
         return {}  # not what was written: its hash will tell
 
 
-def broken_links(chain: Iterable[Chained]) -> Iterator[str]:
+def broken_links(chain: Iterable[Chained], account_id: int) -> Iterator[str]:
     """What is wrong with the chain, in words; the first fault only, for what follows it proves nothing."""
-    previous, seq = GENESIS, 0
+    previous, seq = genesis(account_id), 0
     for link in chain:
         if link.seq != seq + 1:
             yield f"Entry {seq + 1} is missing: after {seq} comes {link.seq} ({link.entry.id})."
@@ -219,6 +236,7 @@ def rebuild(connection: Connection[Any], account: AccountRow) -> Audit:
             connection.execute(f"DELETE FROM {table.name} WHERE account_id = %s", (account.id,))
         for table in tables.ALL:
             _copy(connection, table, expected[table.name].values())
+        connection.execute(MEND_HALT, (account.id,))
     return Audit(len(chain), sum(c.entry.kind == "fill" for c in chain), [])
 
 

@@ -139,7 +139,7 @@ _MEANINGS: list[tuple[Callable[[str, str], bool], str, str]] = [
      "The host of {where} is not known.", "Check DATABASE_URL."),
     (_says("connection refused"), "Nothing listens at {where}: connection refused.", START),
     (_says("timeout expired|timed out"), "The database at {where} does not answer.", "Check host, port and firewall."),
-    (_says("too many connections|remaining connection slots"), "The server at {where} has no connection left.",
+    (_says("too many (connections|clients)|remaining connection slots"), "The server at {where} has no connection left.",
      "Close some, or raise max_connections."),
     (_about("57P03"), "The server at {where} is starting up or recovering.", "Try again in some seconds."),
     (_about("57P01", "57P02"), "The server at {where} was stopped.", START),

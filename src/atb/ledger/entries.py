@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 
 from atb.ledger.records import amount
 
-GENESIS = bytes(32)
-
 # kind: the fields of its body that must be there. All amounts are Decimal, all times aware.
 KINDS: Mapping[str, tuple[str, ...]] = {
     "session": ("action", "session_id"),  # open: strategy, mode, ...; close: status
@@ -51,6 +49,11 @@ class Chained(NamedTuple):
     text: str
     prev_hash: bytes
     hash: bytes
+
+
+def genesis(account_id: int) -> bytes:
+    """What stands before an account's first entry: a chain belongs to its account."""
+    return hashlib.sha256(f"the ledger of account {account_id}".encode()).digest()
 
 
 def fill_id(symbol: str, side: str, venue_trade_id: str, market: str = "spot") -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from atb.core.errors import AtbError, DatabaseError, Fenced, UsageError
 from atb.ledger import projections as tables
-from atb.ledger.entries import GENESIS, Chained, Entry, check, link
+from atb.ledger.entries import Chained, Entry, check, genesis, link
 from atb.ledger.fold import Account, latest_of
 from atb.ledger.projections import Projection
 from atb.ledger.records import EXACT, ZERO, Fill, Key, Order, Position, Session, amount, key_of
@@ -155,7 +155,7 @@ def _read(
     known = {row[0] for row in there}
     missing = [entry for entry in batch.values() if entry.id not in known]
     _load_histories(connection, account_id, state, missing)
-    head = (parts[0][0][1], parts[0][0][2]) if parts[0] else (0, GENESIS)
+    head = (parts[0][0][1], parts[0][0][2]) if parts[0] else (0, genesis(account_id))
     return head, state, missing
 
 

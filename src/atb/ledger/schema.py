@@ -120,7 +120,8 @@ prices = Table(
 
 trading_sessions = Table(
     "trading_sessions", metadata,
-    Column("id", BigInteger, primary_key=True), _account(), _time("start_time", nullable=False), _time("end_time"),
+    Column("id", BigInteger, primary_key=True, autoincrement=False), _account(),
+    _time("start_time", nullable=False), _time("end_time"),
     _word("status"), _word("mode"), _word("strategy"), _word("symbols"), _word("timeframe"),
     _number("initial_balance"), _number("current_balance"), _number("peak_balance"),
     _word("config"), _word("config_hash"),

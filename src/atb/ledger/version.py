@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 REVISION = "v1.0.0"
-FINGERPRINT = "d6471f8c9ce7d6b3a8c97089051770e3"
+FINGERPRINT = "8887db00d165d3b5ae3f49123297ed90"
 
 # Columns, checks, keys and indexes of our tables, as one hash. Names of types and texts of constraints are the same from
 # Postgres 15 to 18; what is not (NOT NULL as a constraint, since 18) is left out.

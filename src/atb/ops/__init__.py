@@ -1,0 +1,1 @@
+"""What an operator does: close, record, back up, restore."""

@@ -1,0 +1,250 @@
+"""Close positions: record what was closed by hand, or close everything of an account.
+
+`close_all` is one procedure for every kind of account; what differs is the Closer, which says at what price a position was
+closed and how that is known. A paper account closes at its last mark; `RecordOnly` books what the operator closed by hand.
+Sending orders to an exchange is another Closer, which comes with live trading and uses this same procedure.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from atb.core.errors import Disagreement, ExchangeUnavailable, UsageError
+from atb.core.types import symbol_for
+from atb.ledger.accounts import AccountRow, take_authority
+from atb.ledger.entries import Entry
+from atb.ledger.journal import append
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+DEFAULT_FEE_BPS = Decimal(10)
+WORKING = ("intent", "open", "partially_filled", "unknown")
+
+
+class Held(NamedTuple):
+    """An open position of an account."""
+
+    account: AccountRow
+    session_id: int | None
+    market: str
+    symbol: str
+    side: str
+    size: Decimal
+    entry_price: Decimal
+    current_price: Decimal
+
+
+class Closed(NamedTuple):
+    """A line of the receipt. `left` is what is still held of the symbol."""
+
+    account: str
+    symbol: str
+    qty: Decimal
+    price: Decimal
+    fee: Decimal
+    pnl: Decimal | None
+    how: str
+    left: Decimal
+
+
+class Execution(NamedTuple):
+    """At what price a position was closed, and how that is known."""
+
+    price: Decimal
+    provisional: bool
+    how: str
+
+
+class Closer(Protocol):
+    """Closes one position, or says why it cannot: an AtbError leaves the position open.
+
+    `orders_are_gone`: whether the account's working orders are off the market when it has done its work.
+    """
+
+    orders_are_gone: bool
+
+    def close(self, held: Held) -> Execution: ...
+
+
+class AtLastMark:
+    """A paper account closes at the price it was last marked at. Its orders are nowhere but in the ledger."""
+
+    orders_are_gone = True
+
+    def close(self, held: Held) -> Execution:
+        if held.current_price <= 0:
+            raise Disagreement(f"{held.symbol} of {held.account.name} has never been marked: there is no price for it.")
+        return Execution(held.current_price, False, "paper, at the last mark")
+
+
+class RecordOnly:
+    """Nothing is sent: the operator closed and cancelled by hand. The exchange's own fills replace it later."""
+
+    orders_are_gone = True
+
+    def __init__(self, prices: Mapping[str, Decimal], only: Decimal | None) -> None:
+        self.prices, self.only = prices, only
+
+    def close(self, held: Held) -> Execution:
+        price = self.prices.get(held.symbol, self.only)
+        if price is None:
+            raise UsageError(f"There is no price for {held.symbol}.", f"Add: --exit-price {held.symbol}=PRICE")
+        return Execution(price, True, "recorded by hand, provisional")
+
+
+class NothingIsSent:
+    """A real account, before there is anything that sends orders."""
+
+    orders_are_gone = False
+
+    def close(self, held: Held) -> Execution:
+        raise ExchangeUnavailable(
+            f"{held.account.name} trades with real money, and this atb sends no orders: nothing was sent.",
+            "Close the positions at the exchange, then book them: "
+            "atb db emergency-close-all --session-id N --record-only --exit-price SYMBOL=PRICE",
+        )
+
+
+def open_positions(connection: Connection[Any], account: AccountRow) -> list[Held]:
+    rows = connection.execute(
+        "SELECT session_id, market, symbol, side, size, entry_price, current_price FROM positions "
+        "WHERE account_id = %s AND status = 'OPEN' ORDER BY symbol",
+        (account.id,),
+    )
+    return [Held(account, *row) for row in rows]
+
+
+def working_orders(connection: Connection[Any], account: AccountRow) -> list[tuple[str, str, str]]:
+    """Client order id, symbol and state of each order that may still be at the exchange, or on its way there."""
+    rows = connection.execute(
+        "SELECT client_order_id, symbol, state FROM orders WHERE account_id = %s AND state = ANY(%s) ORDER BY seq",
+        (account.id, list(WORKING)),
+    )
+    return [(name, symbol, state) for name, symbol, state in rows]
+
+
+def find_position(positions: Iterable[Held], symbol: str, account: str | None) -> Held:
+    """The one open position that is meant. A UsageError lists the candidates where there is none, or more than one."""
+    held = list(positions)
+    mine = [h for h in held if account in (None, h.account.name)]
+    matches = [h for h in mine if h.symbol == symbol or h.symbol == symbol_for(h.account.venue, symbol).id]
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
+        known = ", ".join(f"{h.symbol} ({h.account.name})" for h in mine) or "none at all"
+        raise UsageError(f"{symbol} is not held. Open positions: {known}.", "See: atb db positions")
+    names = ", ".join(h.account.name for h in matches)
+    raise UsageError(f"{symbol} is held by more than one account: {names}.", "Say which: --account NAME")
+
+
+def record_exit(
+    connection: Connection[Any], held: Held, *, price: Decimal, quantity: Decimal | None, reason: str, evidence: str,
+    fee_bps: Decimal = DEFAULT_FEE_BPS,
+) -> Closed:  # fmt: skip
+    """Book an exit that was made by hand, as a provisional fill. The engine of the account, if one runs, goes on."""
+    if price <= 0:
+        raise UsageError(f"--exit-price {price} is no price.", "It must be above 0.")
+    qty = held.size if quantity is None else quantity
+    if not 0 < qty <= held.size:
+        raise UsageError(f"--quantity {qty} cannot be closed: {held.size} {held.symbol} is held.")
+    row = connection.execute("SELECT epoch FROM authority WHERE account_id = %s", (held.account.id,)).fetchone()
+    connection.rollback()
+    assert row is not None
+    execution = Execution(price, True, "recorded by hand, provisional")
+    return _book(connection, held, row[0], execution, qty, reason, evidence, fee_bps)
+
+
+def close_all(
+    connection: Connection[Any], account: AccountRow, closer: Closer, *, reason: str, evidence: str,
+    fee_bps: Decimal = DEFAULT_FEE_BPS,
+) -> tuple[list[Closed], list[tuple[Held, str]]]:  # fmt: skip
+    """Fence and halt the account, then close all that it holds. Returns what was closed, and what was not and why."""
+    epoch = take_authority(connection, account.id)
+    now = datetime.now(UTC)
+    halt = {"action": "halt", "reason": reason, "by": evidence}
+    append(connection, account.id, epoch, [Entry(f"halt:{uuid.uuid4().hex}", "control", now, halt)])
+    closed: list[Closed] = []
+    left: list[tuple[Held, str]] = []
+    for held in open_positions(connection, account):
+        try:
+            execution = closer.close(held)
+            closed.append(_book(connection, held, epoch, execution, held.size, reason, evidence, fee_bps))
+        except (ExchangeUnavailable, Disagreement, UsageError) as error:
+            connection.rollback()
+            left.append((held, error.what))
+    if closer.orders_are_gone:
+        _cancel(connection, account, epoch, f"{reason}: {evidence}")
+    return closed, left
+
+
+def _book(
+    connection: Connection[Any], held: Held, epoch: int, execution: Execution, qty: Decimal, reason: str, evidence: str,
+    fee_bps: Decimal,
+) -> Closed:  # fmt: skip
+    side = "sell" if held.side == "LONG" else "buy"
+    trade_id = f"{'hand' if execution.provisional else 'paper'}-{uuid.uuid4().hex}"
+    fee = (qty * execution.price * fee_bps / 10_000).quantize(Decimal("1e-8"))
+    body = {
+        "symbol": held.symbol, "market": held.market, "side": side, "qty": qty, "price": execution.price, "fee": fee,
+        "venue_trade_id": trade_id, "reason": reason, "provisional": execution.provisional, "evidence": evidence,
+    }  # fmt: skip
+    name = f"fill:{held.market}:{held.symbol}:{side}:{trade_id}"
+    append(connection, held.account.id, epoch, [Entry(name, "fill", datetime.now(UTC), body, held.session_id)])
+    trade = connection.execute(
+        "SELECT pnl FROM trades JOIN fills USING (account_id, seq) WHERE account_id = %s AND fills.id = %s",
+        (held.account.id, name),
+    ).fetchone()
+    rest = connection.execute(
+        "SELECT size FROM positions WHERE account_id = %s AND market = %s AND symbol = %s AND status = 'OPEN'",
+        (held.account.id, held.market, held.symbol),
+    ).fetchone()
+    connection.rollback()
+    return Closed(
+        held.account.name, held.symbol, qty, execution.price, fee, trade[0] if trade else None, execution.how,
+        rest[0] if rest else Decimal(0),
+    )  # fmt: skip
+
+
+def _cancel(connection: Connection[Any], account: AccountRow, epoch: int, reason: str) -> None:
+    """Book the account's working orders as cancelled, on the word of whoever says so."""
+    entries: list[Entry] = []
+    for name, _, _ in working_orders(connection, account):
+        body = {"client_order_id": name, "state": "cancelled", "reason": reason}
+        entries.append(Entry(f"cancel:{name}:{uuid.uuid4().hex}", "order", datetime.now(UTC), body))
+    connection.rollback()
+    if entries:
+        append(connection, account.id, epoch, entries)
+
+
+def parse_prices(texts: Sequence[str]) -> tuple[dict[str, Decimal], Decimal | None]:
+    """`BTCUSDT=50000` by symbol, and a bare `50000` for the only one."""
+    prices: dict[str, Decimal] = {}
+    only: Decimal | None = None
+    for text in texts:
+        symbol, sign, number = text.rpartition("=")
+        price = parse_amount(number, "--exit-price")
+        if price <= 0:
+            raise UsageError(f"--exit-price {text} is no price.", "It must be above 0.")
+        if sign:
+            prices[symbol.strip().upper()] = price
+        elif only is not None:
+            raise UsageError("--exit-price without a symbol was given twice.", "Write SYMBOL=PRICE.")
+        else:
+            only = price
+    return prices, only
+
+
+def parse_amount(text: str, option: str) -> Decimal:
+    """A finite decimal number from the command line."""
+    try:
+        number = Decimal(text.strip())
+    except ArithmeticError:
+        number = Decimal("NaN")
+    if not number.is_finite():
+        raise UsageError(f"{option} '{text}' is not a number.")
+    return number

@@ -1,0 +1,434 @@
+"""`atb db` as an operator runs it: the runbook's commands and statements word for word, good input and bad."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from atb.ledger.entries import Entry
+from tests.database import START, Book, Postgres, book, postgres
+from tests.integration.shell import Shell
+
+LATEST = "SELECT id FROM trading_sessions ORDER BY start_time DESC LIMIT 1;"
+DRAWDOWN = (
+    "SELECT (peak_balance - current_balance) / peak_balance FROM trading_sessions ORDER BY start_time DESC LIMIT 1;"
+)
+RUNBOOK = [
+    "SELECT * FROM positions WHERE status = 'OPEN';",
+    "SELECT symbol, entry_price, stop_loss, current_price FROM positions;",
+    "SELECT * FROM account_balances ORDER BY timestamp DESC LIMIT 20;",
+    "SELECT * FROM trades ORDER BY exit_time DESC LIMIT 20;",
+    "SELECT initial_balance,\n    (SELECT SUM(pnl) FROM trades WHERE session_id = trading_sessions.id) as total_pnl\n"
+    "FROM trading_sessions ORDER BY start_time DESC LIMIT 1;",
+    "SELECT * FROM trading_sessions ORDER BY start_time DESC LIMIT 1;",
+    "SELECT COUNT(*) FROM trades;",
+    "SELECT symbol, side, entry_price, exit_price, pnl, exit_reason\nFROM trades\nORDER BY exit_time DESC\nLIMIT 10;",
+    "SELECT symbol, side, entry_price, size, unrealized_pnl\nFROM positions\nWHERE status = 'OPEN';",
+    "SELECT\n    COUNT(*) as total_trades,\n"
+    "    SUM(CASE WHEN pnl > 0 THEN 1 ELSE 0 END) * 100.0 / COUNT(*) as win_rate,\n    SUM(pnl) as total_pnl,\n"
+    "    AVG(pnl) as avg_pnl\nFROM trades\nWHERE exit_time > NOW() - INTERVAL '3000 days';",
+    "SELECT\n    DATE(exit_time) as trade_date,\n    COUNT(*) as trades,\n    SUM(pnl) as daily_pnl\nFROM trades\n"
+    "WHERE exit_time > NOW() - INTERVAL '7 days'\nGROUP BY DATE(exit_time)\nORDER BY trade_date DESC;",
+    DRAWDOWN,
+    LATEST,
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    with postgres(tmp_path_factory.mktemp("postgres")) as running:
+        yield running
+
+
+@pytest.fixture
+def db(server: Postgres, tmp_path: Path) -> Shell:
+    return Shell(tmp_path, DATABASE_URL=server.url(server.database()))
+
+
+@pytest.fixture
+def ledger(db: Shell) -> Iterator[Book]:
+    """10,000 USDT, one trade that won 90, and 0.1 BTC bought at 50,000, marked at 49,000."""
+    with psycopg.connect(db.env["DATABASE_URL"]) as connection:
+        made = book(connection)
+        made.append(made.fill("buy", "0.1", "50000", "1"), made.fill("sell", "0.1", "51000", "2", 60, fee="10"))
+        made.append(made.fill("buy", "0.1", "50000", "3", 120), made.mark(180, BTCUSDT="49000"))
+        yield made
+
+
+def test_the_runbooks_statements_run_as_written(db: Shell, ledger: Book) -> None:
+    for statement in RUNBOOK:
+        assert db("db", "query", statement, ok=True).err == "" or "rows" in statement or "7 days" in statement, (
+            statement
+        )
+
+
+def test_the_runbooks_drawdown_is_a_bare_number(db: Shell, ledger: Book) -> None:
+    out = db("db", "query", DRAWDOWN, ok=True).out
+    # 10,000 and the 90 of the trade are the peak; 100 are lost since.
+    assert out == "0.00991080277502477701\n"
+    script = 'DRAWDOWN=$(atb db query "$1"); if [ $(echo "$DRAWDOWN > 0.005" | bc -l) = 1 ]; then echo alarm; fi'
+    assert (
+        "alarm"
+        in subprocess.run(
+            ["sh", "-c", script, "sh", DRAWDOWN],
+            env={**db.env, "PATH": f"{BIN}:{db.env['PATH']}"},
+            capture_output=True,
+            text=True,
+        ).stdout
+        or not has_bc()
+    )
+
+
+BIN = Path(sys.executable).parent
+
+
+def has_bc() -> bool:
+    return subprocess.run(["sh", "-c", "command -v bc"], capture_output=True).returncode == 0
+
+
+def test_verify_says_what_the_runbook_expects(db: Shell, ledger: Book) -> None:
+    lines = db("db", "verify", ok=True).out.splitlines()
+    assert lines[:3] == ["✅ Database connection successful", "✅ All tables exist", "✅ Schema version: v1.0.0"]
+    assert lines[3] == "✅ Ledger whole: 6 entries, 3 fills, 1 accounts; tables agree"
+    report = db("db", "verify", "--json", ok=True).json
+    assert report["ok"] and report["entries"] == 6 and report["problems"] == []
+    assert ledger.account.name not in report["database"] and "***" not in report["database"]
+
+
+def test_verify_names_a_row_that_was_changed_and_rebuild_mends_it(db: Shell, ledger: Book) -> None:
+    ledger.connection.execute("UPDATE trades SET pnl = pnl + 1")
+    ledger.connection.commit()
+    ran = db("db", "verify")
+    assert ran.code == 7 and "trades" in ran.message and "pnl is 91, by the ledger 90" in ran.message
+    assert "atb db rebuild" in ran.err
+    assert "written anew from 6 entries" in db("db", "rebuild", ok=True).out
+    assert db("db", "verify").code == 0
+
+
+def test_verify_names_an_entry_that_was_changed(db: Shell, ledger: Book) -> None:
+    ledger.connection.execute("ALTER TABLE entries DISABLE TRIGGER entries_are_final")
+    ledger.connection.execute("""UPDATE entries SET body = replace(body, '"qty":"0.1"', '"qty":"0.2"') WHERE seq = 3""")
+    ledger.connection.commit()
+    ran = db("db", "verify")
+    assert ran.code == 7 and "Entry 3 (fill:spot:BTCUSDT:buy:1) was changed after it was written." in ran.message
+    assert db("db", "rebuild").code == 7
+
+
+def test_a_position_closed_by_hand(db: Shell, ledger: Book) -> None:
+    ran = db(
+        "db", "close-position", "--symbol", "BTCUSDT", "--exit-price", "50000", "--exit-reason", "manual_close", ok=True
+    )
+    assert ran.out.splitlines()[1].split("\t")[1:6] == ["BTCUSDT", "0.1", "50000", "5.00000000", "-5"]
+    assert db("db", "query", RUNBOOK[0]).err == "Note: no rows.\n"
+    trade = db("db", "query", "SELECT pnl, exit_reason, provisional FROM trades ORDER BY exit_time DESC LIMIT 1")
+    assert trade.out == "-5\tmanual_close\tt\n"
+    again = db("db", "close-position", "--symbol", "BTCUSDT", "--exit-price", "50000")
+    assert again.code == 2 and "is not held" in again.message
+    ledger.append(ledger.fill("sell", "0.1", "50100", "4", 500, fee="3"))  # the exchange's own fill of it arrives
+    trade = db("db", "query", "SELECT pnl, provisional FROM trades ORDER BY exit_time DESC LIMIT 1")
+    assert trade.out == "7\tf\n"
+    assert db("db", "query", "SELECT count(*) FROM trades").out == "2\n"
+    assert db("db", "verify").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--exit-price", "0"], "--exit-price 0 is no price"),
+        (["--exit-price", "-1"], "--exit-price -1 is no price"),
+        (["--exit-price", "much"], "--exit-price 'much' is not a number"),
+        (["--exit-price", "NaN"], "--exit-price 'NaN' is not a number"),
+        (["--exit-price", "1", "--quantity", "0.2"], "--quantity 0.2 cannot be closed: 0.1 BTCUSDT is held"),
+        (["--exit-price", "1", "--quantity", "0"], "--quantity 0 cannot be closed"),
+        (["--exit-price", "1", "--account", "no"], "is not held. Open positions: none at all"),
+        (["--exit-price", "1", "--exit-reason", " "], "--exit-reason is empty"),
+        (["--exit-price", "1", "--fee-bps", "10000"], "--fee-bps 10000 is no fee"),
+    ],
+)  # fmt: skip
+def test_an_impossible_exit_is_refused(db: Shell, ledger: Book, options: list[str], message: str) -> None:
+    ran = db("db", "close-position", "--symbol", "BTC/USDT", *options)
+    assert ran.code == 2 and message in ran.message
+    assert db("db", "query", "SELECT count(*) FROM entries").out == "6\n"
+
+
+def test_a_symbol_that_two_accounts_hold_needs_the_account(db: Shell, ledger: Book) -> None:
+    with psycopg.connect(db.env["DATABASE_URL"]) as connection:
+        other = book(connection, "paper:two")
+        other.append(other.fill("buy", "1", "100", "1"))
+    args = ("db", "close-position", "--symbol", "BTCUSDT", "--exit-price", "100")
+    ran = db(*args)
+    assert ran.code == 2 and "paper:one, paper:two" in ran.message
+    assert "paper:two" in db(*args, "--account", "paper:two", ok=True).out
+
+
+def test_emergency_close_all_of_a_paper_account(db: Shell, ledger: Book) -> None:
+    session = db("db", "query", LATEST, ok=True).out.strip()
+    planned = db("db", "emergency-close-all", "--session-id", session, "--dry-run", "--json", ok=True).json
+    assert [(plan["symbol"], plan["qty"], plan["last_mark"]) for plan in planned] == [("BTCUSDT", "0.1", "49000")]
+    assert db("db", "query", "SELECT count(*) FROM entries").out == "6\n"
+    done = db("db", "emergency-close-all", "--session-id", session, "--json", ok=True).json
+    assert [(c["symbol"], c["price"], c["left"]) for c in done["closed"]] == [("BTCUSDT", "49000", "0")]
+    assert db("db", "query", f"SELECT halted, epoch > {ledger.epoch} FROM authority").out == "t\tt\n"
+    assert "Nothing was open" in db("db", "emergency-close-all", "--session-id", session, ok=True).err
+    assert db("db", "verify").code == 0
+
+
+def test_the_engine_that_was_fenced_can_write_nothing_more(db: Shell, ledger: Book) -> None:
+    from atb.core.errors import Fenced
+
+    db("db", "emergency-close-all", "--session-id", ledger.session, ok=True)
+    with pytest.raises(Fenced):
+        ledger.append(ledger.fill("buy", "1", "1", "99", 600))
+
+
+def test_emergency_close_all_of_real_money_sends_nothing_and_says_so(db: Shell) -> None:
+    with psycopg.connect(db.env["DATABASE_URL"]) as connection:
+        real = book(connection, "binance-main", "real")
+        real.append(real.fill("buy", "0.1", "50000", "1"), real.fill("buy", "1", "3000", "1", symbol="ETHUSDT"))
+    close = ("db", "emergency-close-all", "--session-id", real.session)
+    ran = db(*close)
+    assert ran.code == 4 and "nothing was sent" in ran.message and "--record-only" in ran.err
+    assert db("db", "query", "SELECT count(*) FROM positions WHERE status = 'OPEN'").out == "2\n"
+    ran = db(*close, "--record-only", "--exit-price", "50000")
+    assert ran.code == 2 and "One price for several symbols" in ran.message
+    ran = db(*close, "--record-only", "--exit-price", "BTCUSDT=50000")
+    assert ran.code == 2 and "There is no price for ETHUSDT" in ran.message
+    db(*close, "--record-only", "--exit-price", "BTCUSDT=50000", "--exit-price", "ETHUSDT=2900", ok=True)
+    assert db("db", "query", "SELECT symbol, provisional FROM trades ORDER BY symbol").out == "BTCUSDT\tt\nETHUSDT\tt\n"
+    assert db("db", "verify").code == 0
+
+
+def test_working_orders_of_real_money_keep_it_from_being_done(db: Shell) -> None:
+    with psycopg.connect(db.env["DATABASE_URL"]) as connection:
+        real = book(connection, "binance-main", "real")
+        intent = {"client_order_id": "atb-1", "symbol": "BTCUSDT", "side": "buy", "type": "limit", "qty": Decimal(1)}
+        real.append(Entry("intent:atb-1", "intent", START, intent, real.session))
+    close = ("db", "emergency-close-all", "--session-id", real.session)
+    planned = db(*close, "--dry-run", "--json", ok=True).json
+    assert [plan["what"] for plan in planned] == ["cancel atb-1 (intent)"]
+    ran = db(*close)
+    assert ran.code == 4 and "1 orders of binance-main may still work at the exchange (atb-1)" in ran.message
+    db(*close, "--record-only", ok=True)
+    assert db("db", "query", "SELECT state FROM orders").out == "cancelled\n"
+    assert db("db", "verify").code == 0
+
+
+def test_another_real_account_is_not_forgotten(db: Shell, ledger: Book) -> None:
+    with psycopg.connect(db.env["DATABASE_URL"]) as connection:
+        real = book(connection, "binance-main", "real")
+        real.append(real.fill("buy", "0.1", "50000", "1"))
+    ran = db("db", "emergency-close-all", "--session-id", ledger.session)
+    assert ran.code == 7 and "binance-main: 0.1 BTCUSDT" in ran.message and "--all" in ran.err
+    assert db("db", "query", "SELECT count(*) FROM positions WHERE status = 'OPEN'").out == "2\n"
+    ran = db("db", "emergency-close-all", "--session-id", ledger.session, "--all")
+    assert ran.code == 4 and "binance-main" in ran.message
+    assert db("db", "query", "SELECT count(*) FROM positions WHERE status = 'OPEN'").out == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("session", "message"),
+    [
+        ("", "--session-id is empty"),
+        ("x", "'x' is no number"),
+        ("99", "There is no session 99 in postgresql://trading_bot@127.0.0.1"),
+        ("-1", "no number"),
+    ],
+)
+def test_a_session_that_is_none(db: Shell, ledger: Book, session: str, message: str) -> None:
+    ran = db("db", "emergency-close-all", f"--session-id={session}")
+    assert ran.code == 2 and message in ran.message
+
+
+def test_trades_made_by_hand_are_imported_once(db: Shell, ledger: Book) -> None:
+    text = (
+        "time,symbol,side,qty,price,trade_id,fee,fee_asset\n2025-11-22T10:00:00,BTC/USDT,SELL,0.1,52000,77,5.2,USDT\n"
+    )
+    (db.work / "fills.csv").write_text(text)
+    assert db("db", "import-trades", "fills.csv", ok=True).out == "Booked 1; 0 were booked already.\n"
+    assert db("db", "import-trades", "fills.csv", ok=True).out == "Booked 0; 1 were booked already.\n"
+    assert db("db", "query", "SELECT pnl FROM trades ORDER BY exit_time DESC LIMIT 1").out == "194.8\n"
+    (db.work / "bad.csv").write_text(text.replace("0.1,", "-1,"))
+    ran = db("db", "import-trades", "bad.csv")
+    assert ran.code == 3 and "bad.csv, line 2: qty is -1, not above 0." in ran.message
+
+
+@pytest.mark.parametrize(
+    ("sql", "code", "message"),
+    [
+        ("SELECT 1; SELECT 2", 2, "More than one statement"),
+        ("INSERT INTO events DEFAULT VALUES", 2, "only reads; 'INSERT' does not"),
+        ("DROP TABLE trades", 2, "only reads"),
+        ("WITH x AS (DELETE FROM trades RETURNING 1) SELECT * FROM x", 2, "data-modifying"),
+        ("SELECT nextval('trading_sessions_id_seq')", 2, "only reads"),
+        ("SELEC 1", 2, "only reads"),
+        ("SELECT foo FROM trades", 2, 'column "foo" does not exist'),
+        ("SELECT 1/0", 2, "division by zero"),
+        ("", 2, "There is no statement"),
+        ("SELECT query, mean_exec_time FROM pg_stat_statements ORDER BY mean_exec_time DESC LIMIT 10;", 2, "does not keep"),
+    ],
+)  # fmt: skip
+def test_what_query_refuses(db: Shell, sql: str, code: int, message: str) -> None:
+    ran = db("db", "query", sql)
+    assert ran.code == code and message in ran.message
+
+
+def test_query_shows_the_place_of_an_error(db: Shell) -> None:
+    assert "  SELECT foo\n         ^\n" in db("db", "query", "SELECT foo\nFROM trades").err
+
+
+def test_how_query_answers(db: Shell) -> None:
+    assert db("db", "query", "SELECT 'it''s; a \"test\"'", ok=True).out == 'it\'s; a "test"\n'
+    ran = db("db", "query", "SELECT NULL", ok=True)
+    assert (ran.out, ran.err) == ("\n", "Note: the value is NULL.\n")
+    assert db("db", "query", "SELECT 0.00000000015::numeric, 1e-10::numeric, 10.50", ok=True).out == (
+        "0.00000000015\t0.0000000001\t10.5\n"
+    )
+    assert db("db", "query", "SELECT 1 AS a, NULL AS b, true AS c, 'x' AS d", "--json", ok=True).json == [
+        {"a": 1, "b": None, "c": True, "d": "x"}
+    ]
+    assert db("db", "query", "SELECT 1 AS a, 'x,y' AS b", "--csv", ok=True).out == 'a,b\n1,"x,y"\n'
+    ran = db("db", "query", "SELECT generate_series(1, 5)", "--limit", "2", ok=True)
+    assert ran.out == "1\n2\n" and "only the first 2 rows" in ran.err
+
+
+def test_urls_that_lead_nowhere(server: Postgres, tmp_path: Path) -> None:
+    good = server.url("ai_trading_bot")
+    cases = [
+        ("mysql://x/y", 2, "not a Postgres URL"),
+        ("hello", 2, "not a Postgres URL"),
+        (good.replace("/ai_trading_bot", ""), 2, "names no database"),
+        (good.replace(server.password, "wr0ng-secret"), 6, "refuses the user or the password"),
+        (good.replace("ai_trading_bot", "no_such_db"), 6, "There is no such database"),
+        ("postgresql://u:sEcret@127.0.0.1:1/db", 6, "Nothing listens"),
+        ("postgresql://u:sEcret@no.such.host.invalid/db", 6, "is not known"),
+        (server.url(server.empty_database()), 6, "has no tables of atb yet"),
+    ]
+    for url, code, message in cases:
+        ran = Shell(tmp_path, DATABASE_URL=url)("db", "verify")
+        assert ran.code == code and message in ran.message, (url, ran.err)
+        for secret in (server.password, "wr0ng-secret", "sEcret"):
+            assert secret not in ran.err + ran.out
+
+
+def test_a_user_without_rights_is_told_so(server: Postgres, db: Shell, ledger: Book) -> None:
+    name = db.env["DATABASE_URL"].rpartition("/")[2]
+    with psycopg.connect(db.env["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS guest")
+        connection.execute("CREATE ROLE guest LOGIN PASSWORD 'guest-secret'")
+    guest = Shell(db.work.parent, DATABASE_URL=f"postgresql://guest:guest-secret@127.0.0.1:{server.server.port}/{name}")
+    for command in (["query", "SELECT * FROM trades"], ["verify"], ["emergency-close-all", "--session-id", "1"]):
+        ran = guest("db", *command)
+        assert ran.code == 6 and "may not do that" in ran.message and "guest-secret" not in ran.err, command
+
+
+def test_without_a_database_nothing_is_made(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    for command in (["verify"], ["query", "SELECT 1"], ["status"], ["sessions"], ["url"], ["rebuild"], ["migrate"]):
+        ran = shell("db", *command)
+        assert ran.code == 6 and "atb db start" in ran.err, command
+    assert not shell.home.exists()
+
+
+def test_a_schema_that_is_newer_or_older(db: Shell, ledger: Book) -> None:
+    assert db("db", "migrate", "--check", ok=True).out == "Schema version: v1.0.0, up to date.\n"
+    assert "as it was" in db("db", "migrate", ok=True).out
+    for revision, word in (("v9.0.0", "newer than this atb"), ("v0.9.0", "this atb needs v1.0.0")):
+        ledger.connection.execute("UPDATE alembic_version SET version_num = %s", (revision,))
+        ledger.connection.commit()
+        for command in (["verify"], ["migrate", "--check"], ["emergency-close-all", "--session-id", "1"]):
+            ran = db("db", *command)
+            assert ran.code == 6 and word in ran.message, command
+    assert db("db", "migrate").code == 6
+
+
+def test_down_and_up_again(server: Postgres, db: Shell) -> None:
+    ran = db("db", "downgrade", "base")
+    assert ran.code == 2 and "drops every table" in ran.message
+    assert db("db", "downgrade", "base", "--yes", ok=True).out == "Schema version: none, was v1.0.0.\n"
+    assert (
+        db("db", "query", "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'backtest'").out == "0\n"
+    )
+    assert db("db", "migrate", ok=True).out == "Schema version: v1.0.0, was none.\n"
+    assert db("db", "verify").code == 0
+    name = f"made_{server.empty_database()}"
+    assert "Created" in Shell(db.work.parent, DATABASE_URL=server.url(name))("db", "migrate", "--create", ok=True).err
+
+
+def test_tables_changed_by_hand_are_named(db: Shell, ledger: Book) -> None:
+    ledger.connection.execute("ALTER TABLE trades DROP COLUMN exit_reason")
+    ledger.connection.execute("CREATE TABLE mine (a int)")
+    ledger.connection.commit()
+    ran = db("db", "verify")
+    assert ran.code == 6 and "trades exit_reason is missing" in ran.out and "mine should not be there" in ran.out
+
+
+def test_lists(db: Shell, ledger: Book) -> None:
+    for name in ("sessions", "positions", "trades", "orders", "events"):
+        assert isinstance(db("db", name, "--json", ok=True).json, list)
+    assert db("db", "positions", "--json").json[0]["unrealized_pnl"] == -100
+
+
+def test_a_backtest_is_logged_apart_from_everything_real(db: Shell) -> None:
+    run = ("backtest", "sma_cross", "--symbol", "BTCUSDT", "--provider", "simulated", "--seed", "7", "--days", "60")
+    result = db(*run, "--log-to-db", "--json", ok=True).json
+    logged = db("db", "query", "SELECT strategy, symbols, final_balance FROM backtest.runs", "--json", ok=True).json
+    assert logged == [
+        {"strategy": "sma_cross", "symbols": "BTCUSDT", "final_balance": result["statistics"]["end_equity"]}
+    ]
+    assert int(db("db", "query", "SELECT count(*) FROM backtest.trades").out) == len(result["trades"]) > 0
+    assert db("db", "query", "SELECT count(*) FROM trading_sessions").out == "0\n"
+    ran = Shell(db.work.parent)(*run, "--log-to-db")
+    assert ran.code == 6 and "atb db start" in ran.err
+
+
+def test_a_steady_journal_waits_out_an_outage(tmp_path: Path) -> None:
+    from atb.ledger import embedded
+    from atb.ledger.audit import audit
+    from atb.ledger.steady import SteadyJournal
+
+    with postgres(tmp_path) as own:
+        name = own.database()
+        with psycopg.connect(own.url(name)) as connection:
+            made = book(connection)
+        journal = SteadyJournal(own.where(name), made.account.id, made.epoch, patience_s=30)
+        outages: list[str] = []
+
+        def start_again(error: Exception) -> None:
+            if not outages:
+                embedded.start(own.home, first_port=own.server.port)
+            outages.append(str(error))
+
+        journal.on_outage = start_again
+        journal.append([made.fill("buy", "1", "100", "1")])
+        embedded.stop(own.home)
+        assert len(journal.append([made.fill("sell", "1", "110", "2")])) == 1
+        journal.close()
+        assert outages
+        with psycopg.connect(own.url(name)) as connection:
+            assert audit(connection, made.account).problems == []
+            ((code, message),) = connection.execute("SELECT code, message FROM events").fetchall()
+        assert code == "database_outage" and message.startswith("Back after")
+
+
+def test_a_halted_account_takes_no_entries_but_exits(db: Shell, ledger: Book) -> None:
+    from atb.core.errors import UsageError
+
+    halt = {"action": "halt", "reason": "drawdown", "by": "test"}
+    ledger.append(Entry("halt", "control", START, halt))
+    order = {"symbol": "BTCUSDT", "side": "sell", "type": "market", "qty": Decimal(1)}
+    with pytest.raises(UsageError, match="halted"):
+        ledger.append(Entry("i1", "intent", START, {**order, "client_order_id": "a", "purpose": "entry"}))
+    ledger.append(Entry("i2", "intent", START, {**order, "client_order_id": "b", "purpose": "exit"}))
+    ledger.connection.execute("UPDATE authority SET halted = false")
+    ledger.connection.commit()
+    ran = db("db", "verify")
+    assert ran.code == 7 and "By the ledger the account is halted" in ran.message
+    db("db", "rebuild", ok=True)
+    assert db("db", "query", "SELECT halted FROM authority").out == "t\n"
+    assert db("db", "verify").code == 0
