@@ -169,7 +169,8 @@ def test_the_live_database_may_be_the_damaged_one(desk: Desk) -> None:
     desk.sql("ALTER TABLE entries DISABLE TRIGGER ALL")
     desk.sql("UPDATE entries SET body = replace(body, '50003', '50004')")
     desk.sql("ALTER TABLE entries ENABLE TRIGGER ALL")
-    assert "THE LIVE DATABASE IS DAMAGED" in desk.shell("db", "backup", "--verify", ok=True).out
+    ran = desk.shell("db", "backup", "--verify")
+    assert ran.code == 7 and "THE LIVE DATABASE IS DAMAGED" in ran.message and "atb db restore" in ran.err
     desk.quiet()
     desk.shell("db", "restore", path, ok=True)  # an engine's connection is ended
     assert "Ledger whole: 12 entries" in desk.verify()

@@ -53,9 +53,18 @@ def db(server: Postgres, tmp_path: Path) -> Shell:
 
 @pytest.fixture
 def ledger(db: Shell) -> Iterator[Book]:
+    yield from filled(db, "paper:one", "paper")
+
+
+@pytest.fixture
+def real_ledger(db: Shell) -> Iterator[Book]:
+    yield from filled(db, "binance-main", "real")
+
+
+def filled(db: Shell, name: str, environment: str) -> Iterator[Book]:
     """10,000 USDT, one trade that won 90, and 0.1 BTC bought at 50,000, marked at 49,000."""
     with psycopg.connect(db.env["DATABASE_URL"]) as connection:
-        made = book(connection)
+        made = book(connection, name, environment)
         made.append(made.fill("buy", "0.1", "50000", "1"), made.fill("sell", "0.1", "51000", "2", 60, fee="10"))
         made.append(made.fill("buy", "0.1", "50000", "3", 120), made.mark(180, BTCUSDT="49000"))
         yield made
@@ -120,7 +129,7 @@ def test_verify_names_an_entry_that_was_changed(db: Shell, ledger: Book) -> None
     assert db("db", "rebuild").code == 7
 
 
-def test_a_position_closed_by_hand(db: Shell, ledger: Book) -> None:
+def test_a_position_closed_by_hand(db: Shell, real_ledger: Book) -> None:
     ran = db(
         "db", "close-position", "--symbol", "BTCUSDT", "--exit-price", "50000", "--exit-reason", "manual_close", ok=True
     )
@@ -130,7 +139,9 @@ def test_a_position_closed_by_hand(db: Shell, ledger: Book) -> None:
     assert trade.out == "-5\tmanual_close\tt\n"
     again = db("db", "close-position", "--symbol", "BTCUSDT", "--exit-price", "50000")
     assert again.code == 2 and "is not held" in again.message
-    ledger.append(ledger.fill("sell", "0.1", "50100", "4", 500, fee="3"))  # the exchange's own fill of it arrives
+    real_ledger.append(
+        real_ledger.fill("sell", "0.1", "50100", "4", 500, fee="3")
+    )  # the exchange's own fill of it arrives
     trade = db("db", "query", "SELECT pnl, provisional FROM trades ORDER BY exit_time DESC LIMIT 1")
     assert trade.out == "7\tf\n"
     assert db("db", "query", "SELECT count(*) FROM trades").out == "2\n"
@@ -142,6 +153,7 @@ def test_a_position_closed_by_hand(db: Shell, ledger: Book) -> None:
     [
         (["--exit-price", "0"], "--exit-price 0 is no price"),
         (["--exit-price", "-1"], "--exit-price -1 is no price"),
+        (["--exit-price", "1e30"], "no amount that anybody trades"),
         (["--exit-price", "much"], "--exit-price 'much' is not a number"),
         (["--exit-price", "NaN"], "--exit-price 'NaN' is not a number"),
         (["--exit-price", "1", "--quantity", "0.2"], "--quantity 0.2 cannot be closed: 0.1 BTCUSDT is held"),
@@ -165,6 +177,47 @@ def test_a_symbol_that_two_accounts_hold_needs_the_account(db: Shell, ledger: Bo
     ran = db(*args)
     assert ran.code == 2 and "paper:one, paper:two" in ran.message
     assert "paper:two" in db(*args, "--account", "paper:two", ok=True).out
+
+
+def test_an_exit_recorded_in_part_does_not_come_back(db: Shell, ledger: Book) -> None:
+    db("db", "close-position", "--symbol", "BTCUSDT", "--exit-price", "50000", "--quantity", "0.04", ok=True)
+    done = db("db", "emergency-close-all", "--session-id", ledger.session, "--json", ok=True).json
+    assert [(c["qty"], c["left"]) for c in done["closed"]] == [("0.06", "0")]
+    assert db("db", "query", "SELECT count(*) FROM positions WHERE status = 'OPEN'").out == "0\n"
+    assert db("db", "verify").code == 0
+
+
+def test_only_the_exit_itself_replaces_its_record(db: Shell) -> None:
+    """Not a sale from before the entry, nor one of a position that was entered since, nor one of an order of ours."""
+    with psycopg.connect(db.env["DATABASE_URL"]) as connection:
+        real = book(connection, "binance-main", "real")
+        real.append(real.fill("buy", "0.1", "50000", "1", 60))
+        db("db", "close-position", "--symbol", "BTCUSDT", "--exit-price", "51000", ok=True)
+        record = "SELECT effective_qty FROM fills WHERE provisional"
+        real.append(real.fill("buy", "0.1", "52000", "2", 10_000_000))
+        real.append(real.fill("sell", "0.1", "53000", "3", 10_000_001))
+        assert db("db", "query", record).out == "0.1\n"
+        real.append(real.fill("sell", "0.05", "49000", "0", 30))
+        assert db("db", "query", record).out == "0.1\n"
+
+
+def test_what_is_not_held_any_more_is_not_sold_again(db: Shell, ledger: Book) -> None:
+    from atb.core.errors import UsageError
+    from atb.ops.closing import open_positions, record_exit
+
+    (held,) = open_positions(ledger.connection, ledger.account)
+    db("db", "close-position", "--symbol", "BTCUSDT", "--exit-price", "50000", ok=True)
+    with pytest.raises(UsageError, match="cannot be closed: 0 is held"):
+        record_exit(ledger.connection, held, price=Decimal(1), quantity=None, reason="again", evidence="test")
+
+
+def test_an_engine_that_hangs_does_not_keep_its_authority(db: Shell, ledger: Book) -> None:
+    hung = psycopg.connect(db.env["DATABASE_URL"])
+    hung.execute("SELECT * FROM authority FOR UPDATE")
+    db("db", "emergency-close-all", "--session-id", ledger.session, ok=True)
+    assert hung.pgconn.status == 0  # as far as it knows
+    hung.close()
+    assert db("db", "query", "SELECT count(*) FROM positions WHERE status = 'OPEN'").out == "0\n"
 
 
 def test_emergency_close_all_of_a_paper_account(db: Shell, ledger: Book) -> None:
@@ -266,6 +319,9 @@ def test_trades_made_by_hand_are_imported_once(db: Shell, ledger: Book) -> None:
         ("DROP TABLE trades", 2, "only reads"),
         ("WITH x AS (DELETE FROM trades RETURNING 1) SELECT * FROM x", 2, "data-modifying"),
         ("SELECT nextval('trading_sessions_id_seq')", 2, "only reads"),
+        ("SELECT pg_terminate_backend(pid) FROM pg_stat_activity", 2, "only reads"),
+        ("SELECT pg_read_file('/etc/passwd')", 2, "only reads"),
+        ("SELECT pg_switch_wal()", 2, "only reads"),
         ("SELEC 1", 2, "only reads"),
         ("SELECT foo FROM trades", 2, 'column "foo" does not exist'),
         ("SELECT 1/0", 2, "division by zero"),
@@ -302,6 +358,7 @@ def test_urls_that_lead_nowhere(server: Postgres, tmp_path: Path) -> None:
     cases = [
         ("mysql://x/y", 2, "not a Postgres URL"),
         ("hello", 2, "not a Postgres URL"),
+        ("postgresql://bot:12/sEcret@host/db", 2, "has a / or ? in its user or password"),
         (good.replace("/ai_trading_bot", ""), 2, "names no database"),
         (good.replace(server.password, "wr0ng-secret"), 6, "refuses the user or the password"),
         (good.replace("ai_trading_bot", "no_such_db"), 6, "There is no such database"),

@@ -76,6 +76,7 @@ class Recomputed:
         self.quote, self.replacing = quote, replacing
         self.executions: list[Execution] = []
         self.names: set[str] = set()
+        self.place: dict[str, int] = {}
         self.paid_in = self.funding = self.equity = self.peak = Fraction(0)
         self.other: dict[str, Fraction] = {}
         self.prices: dict[Key, Fraction] = {}
@@ -84,6 +85,9 @@ class Recomputed:
         if name in self.names:
             return
         self.names.add(name)
+        self.place[name] = len(self.names)
+        if kind == "intent":
+            self.place[f"order {body['client_order_id']}"] = len(self.names)
         if kind == "fill":
             self._fill(name, at, body)
         elif kind == "reversal":
@@ -103,13 +107,7 @@ class Recomputed:
         if self.replacing and not provisional:
             left = qty
             for e in self.executions:
-                if (
-                    e.provisional
-                    and (e.key, e.sign) == (key, sign)
-                    and at <= e.at + timedelta(hours=1)
-                    and left
-                    and e.left
-                ):
+                if (e.key, e.sign) == (key, sign) and left and e.left and self._is_exit_of(e, at, body):
                     taken = min(left, e.left)
                     e.left -= taken
                     left -= taken
@@ -120,6 +118,20 @@ class Recomputed:
         )  # fmt: skip
         self.executions.append(execution)
         self.prices[key] = execution.price
+
+    def _is_exit_of(self, e: Execution, at: datetime, body: Mapping[str, Any]) -> bool:
+        """Whether a fill at `at` can be what `e` records: of that position, not of a later one or a later order."""
+        number = self.executions.index(e)
+        entries = [
+            (n, o.at)
+            for n, o in enumerate(self.executions)
+            if (o.key, o.sign) == (e.key, -e.sign) and not o.provisional
+        ]
+        begun = max((when for n, when in entries if n < number), default=at)
+        again = min((when for n, when in entries if n > number), default=None)
+        ordered = self.place.get(f"order {body.get('client_order_id')}", 0)
+        in_time = begun <= at <= e.at + timedelta(hours=1) and (again is None or at < again)
+        return e.provisional and in_time and ordered < self.place[e.name]
 
     def _adjust(self, body: Mapping[str, Any]) -> None:
         amount, before = Fraction(body["amount"]), self.equity

@@ -440,7 +440,11 @@ def tampered(connection: Db, new_account: NewAccount) -> Callable[..., list[str]
             fill(f"b{n}", "buy", "1", str(10 + n)),
             fill(f"s{n}", "sell", "1", str(11 + n), fee=Decimal("0.01")),
         ]
-    entries += [fill("last", "buy", "1", "10", fee_asset="BNB", fee=Decimal(1)), intended(), decided()._replace(id="y")]
+    entries += [
+        fill("last", "buy", "1", "10", fee_asset="BNB", fee=Decimal(1), fee_quote=Decimal(5)),
+        intended(),
+        decided()._replace(id="y"),
+    ]
     append(connection, account.id, epoch, entries)
     assert told(connection, account) == []
 

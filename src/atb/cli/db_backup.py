@@ -73,6 +73,7 @@ def backup(
 
 def _verify(file: Path | None, folder: Path, json: bool) -> None:
     from atb.cli.console import print_json, warn
+    from atb.core.errors import Disagreement
     from atb.ops.backup_verify import newest_backup, verify_dump
 
     app = _app()
@@ -87,6 +88,9 @@ def _verify(file: Path | None, folder: Path, json: bool) -> None:
     typer.echo(f"✅ Ledger whole: {done.entries} entries, {done.fills} fills; tables agree")
     for line in done.live:
         typer.echo(f"{'❌' if 'DAMAGED' in line or 'cannot' in line else '✅'} {line}")
+    damaged = next((line for line in done.live if "DAMAGED" in line), None)
+    if damaged is not None:
+        raise Disagreement(damaged, f"Stop what trades on it, then: atb db restore {done.path}")
 
 
 def restore(

@@ -102,11 +102,13 @@ def emergency_close_all(
             _print_plan(plans, False)
             _confirm()
         closer = closer_for(record_only, exit_price or [])
-        closed, left = close_accounts(
+        closed, left, failures = close_accounts(
             connection, accounts, closer, reason=_reason(exit_reason), evidence=_typed_here(), fee_bps=_fee(fee_bps)
         )
         orders = [(a.name, name) for a in accounts for name, _, _ in working_orders(connection, a)]
     _print_receipt(closed, left, json)
+    if failures:
+        raise failures[0]
     if orders:
         raise ExchangeUnavailable(
             f"{len(orders)} orders of {orders[0][0]} may still work at the exchange ({orders[0][1]}): nothing was sent.",

@@ -24,6 +24,16 @@ class AccountRow(NamedTuple):
     quote: str
 
 
+TAKE = (
+    "UPDATE authority SET epoch = GREATEST(epoch + 1, %s), holder = %s, heartbeat_at = now(), expires_at = NULL "
+    "WHERE account_id = %s RETURNING epoch"
+)
+END_BLOCKERS = (
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE relation = 'authority'::regclass AND granted "
+    "AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid() UNION ALL "
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE relation = 'authority'::regclass AND granted "
+    "AND mode = 'RowShareLock' AND pid <> pg_backend_pid()"
+)
 COLUMNS = "id, name, venue, market, environment, quote"
 
 
@@ -53,16 +63,26 @@ def open_account(
     return account
 
 
-def take_authority(connection: Connection[Any], account_id: int, holder: str | None = None) -> int:
+def take_authority(
+    connection: Connection[Any], account_id: int, holder: str | None = None, *, insist: bool = False
+) -> int:
     """Fence whoever holds the account: a higher epoch, in the name of `holder`. Returns the epoch.
 
+    `insist`: end the connection of whoever holds the lock, such as an engine that hangs in the middle of an append.
     It is max(old + 1, unix time): a restored backup never goes back to an epoch that was used after it was made.
     """
-    row = connection.execute(
-        "UPDATE authority SET epoch = GREATEST(epoch + 1, %s), holder = %s, heartbeat_at = now() "
-        "WHERE account_id = %s RETURNING epoch",
-        (int(time.time()), this_process() if holder is None else holder, account_id),
-    ).fetchone()
+    import psycopg
+
+    values = (int(time.time()), this_process() if holder is None else holder, account_id)
+    try:
+        row = connection.execute(TAKE, values).fetchone()
+    except psycopg.errors.LockNotAvailable:
+        connection.rollback()
+        if not insist:
+            raise
+        connection.execute(END_BLOCKERS)
+        connection.commit()
+        row = connection.execute(TAKE, values).fetchone()
     connection.commit()
     if row is None:
         raise DatabaseError(f"There is no account {account_id} in this database.", "See: atb db sessions")

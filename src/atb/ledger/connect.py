@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 OLDEST = 15
 POOL_SIZE = 10
+IDLE_TIMEOUT_S = 60  # in a transaction: a process that hangs must not keep its locks
 STATEMENT_TIMEOUT_S, LOCK_TIMEOUT_S, CONNECT_TIMEOUT_S = 30, 10, 5
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
@@ -58,6 +59,8 @@ def from_url(url: str) -> Where:
             "DATABASE_URL has a port that is no number, or a password with characters that must be escaped.",
             "Escape @ : / ? # in it as %40 %3A %2F %3F %23.",
         ) from None
+    if "@" in parts.path or "@" in parts.query:
+        raise UsageError("DATABASE_URL has a / or ? in its user or password.", "Escape them there as %2F and %3F.")
     if len(parts.path) <= 1:
         raise UsageError("DATABASE_URL names no database.", "Add it at the end: .../ai_trading_bot")
     host = (parts.hostname or "") + (f":{port}" if port else "")
@@ -76,7 +79,11 @@ def connect(
     """A connection, or a DatabaseError that says what is wrong and what to do."""
     import psycopg
 
-    options = f"-c statement_timeout={int(statement_timeout_s * 1000)} -c lock_timeout={LOCK_TIMEOUT_S * 1000}"
+    times = {
+        "statement_timeout": statement_timeout_s, "lock_timeout": LOCK_TIMEOUT_S,
+        "idle_in_transaction_session_timeout": IDLE_TIMEOUT_S,
+    }  # fmt: skip
+    options = " ".join(f"-c {name}={int(seconds * 1000)}" for name, seconds in times.items())
     try:
         connection = psycopg.connect(
             where.conninfo, connect_timeout=CONNECT_TIMEOUT_S, application_name="atb", options=options,

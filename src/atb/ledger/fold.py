@@ -134,6 +134,8 @@ class Account:
 
     def _fill(self, seq: int, entry: Entry, body: Body, touched: Touched) -> None:
         fill = self._read_fill(seq, entry, body)
+        if body.get("reduce_only"):
+            self._check_reduces(fill)
         self.history.setdefault(fill.key, []).append(fill)
         touched.fills.append(fill)
         self._book(fill, touched)
@@ -144,6 +146,13 @@ class Account:
             self._fill_order(self.orders[fill.client_order_id], fill)
             touched.orders.add(fill.client_order_id)
         self._mark(seq, entry, "fill", touched)
+
+    def _check_reduces(self, fill: Fill) -> None:
+        """A close closes what is held now, whatever whoever asked for it believed."""
+        position = self.positions.get(fill.key)
+        held = position.qty if position is not None else ZERO
+        if (held if fill.side == "sell" else -held) < fill.qty:
+            raise ValueError(f"{fill.qty:f} {fill.key[1]} cannot be closed: {held.normalize():f} is held.")
 
     def _fill_order(self, order: Order, fill: Fill) -> None:
         if (order.key, order.side) != (fill.key, fill.side):
@@ -257,6 +266,8 @@ class Account:
         if kind == "other" and fee and not body.get("base"):
             raise ValueError(f"A fee in {asset}: the fill must say which asset is the base of {key[1]}.")
         in_quote = {"quote": fee, "base": fee * price}.get(kind)
+        if in_quote is None and fee and body.get("fee_quote") is None:
+            raise ValueError(f"A fee in {asset}: the fill must say what it is worth, as fee_quote.")
         if in_quote is None:
             in_quote = amount(body.get("fee_quote", ZERO))
         return Fill(

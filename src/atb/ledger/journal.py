@@ -252,13 +252,32 @@ def _refolded_keys(state: Account, missing: Sequence[Entry]) -> set[Key]:
     return keys
 
 
+def _is_of(state: Account, fill: Fill, entry: Entry) -> bool:
+    """Whether an exchange's fill may be the exit that was recorded by hand as `fill`.
+
+    It must be of the same side, be made while that position was held, be made at most an hour after the record, before
+    any new entry, and not by an order that we placed after the record.
+    """
+    if not fill.provisional or fill.side != entry.body["side"]:
+        return False
+    others = [other for other in state.history[fill.key] if other.side != fill.side and not other.provisional]
+    entered = [other.at for other in others if other.seq < fill.seq]
+    entered_again = [other.at for other in others if other.seq > fill.seq]
+    order = state.orders.get(entry.body.get("client_order_id", ""))
+    return (
+        (not entered or max(entered) <= entry.at)
+        and entry.at <= fill.at + SAME_EXIT
+        and (not entered_again or entry.at < min(entered_again))
+        and (order is None or order.seq < fill.seq)
+    )
+
+
 def _with_replacements(state: Account, entry: Entry) -> Iterable[Entry]:
     """`entry`, and before it what the exchange's own fill takes back of the provisional ones that stood for it."""
     if entry.kind == "fill" and not entry.body.get("provisional"):
         left = amount(entry.body["qty"])
         for fill in list(state.history.get(key_of(entry.body), ())):
-            stands_for_it = fill.provisional and fill.side == entry.body["side"] and entry.at <= fill.at + SAME_EXIT
-            qty = min(left, fill.effective) if stands_for_it else ZERO
+            qty = min(left, fill.effective) if _is_of(state, fill, entry) else ZERO
             if qty > 0:
                 left -= qty
                 body = {"fill_id": fill.id, "qty": qty, "reason": f"replaced by {entry.id}"}

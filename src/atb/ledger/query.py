@@ -37,10 +37,11 @@ def ask(where: Where, sql: str, limit: int) -> Answer:
     with connect(where, statement_timeout_s=TIMEOUT_S) as connection:
         connection.read_only = True
         _as_text(connection)
+        reader = _without_powers(connection, statement)
         try:
             return _run(connection, statement, limit)
         except psycopg.Error as error:
-            raise _wrong(error, statement, where) from None
+            raise _wrong(error, statement, where, reader) from None
 
 
 def _only_reading(sql: str) -> str:
@@ -58,6 +59,22 @@ def _only_reading(sql: str) -> str:
             "Corrections go through: atb db close-position. For everything else: atb db psql",
         )
     return text
+
+
+def _without_powers(connection: Connection[Any], statement: str) -> bool:
+    """Ask as a role that reads and does nothing else: functions can end sessions or fill a disk in a SELECT, too.
+
+    Who may not become that role is no superuser, and has no such powers. Returns whether it became it.
+    """
+    import psycopg
+
+    role = "pg_monitor" if "pg_stat" in statement else "pg_read_all_data"
+    try:
+        connection.execute(f"SET ROLE {role}")
+    except psycopg.errors.InsufficientPrivilege:
+        connection.rollback()
+        return False
+    return True
 
 
 def _as_text(connection: Connection[Any]) -> None:
@@ -97,9 +114,11 @@ def _trimmed(value: str | None) -> str | None:
 PREFIX = len("DECLARE answer NO SCROLL CURSOR FOR ")
 
 
-def _wrong(error: Error, statement: str, where: Where) -> Exception:
+def _wrong(error: Error, statement: str, where: Where, reader: bool) -> Exception:
     """A UsageError with the place in the statement for what whoever wrote it can mend."""
     state = error.sqlstate or ""
+    if state == "42501" and reader:
+        return UsageError(f"atb db query only reads: {error.diag.message_primary}.", "For everything else: atb db psql")
     if not state.startswith(("42", "22", "25", "0A")) or state in ("42501",):
         return explained(error, where)
     if "pg_stat_statements" in str(error):

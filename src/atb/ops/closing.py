@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from atb.core.errors import Disagreement, ExchangeUnavailable, UsageError
+from atb.core.errors import AtbError, Disagreement, ExchangeUnavailable, UsageError
 from atb.core.types import symbol_for
 from atb.ledger.accounts import AccountRow, take_authority
 from atb.ledger.entries import Entry
@@ -104,7 +104,8 @@ class NothingIsSent:
 
     def close(self, held: Held) -> Execution:
         raise ExchangeUnavailable(
-            f"{held.account.name} trades with real money, and this atb sends no orders: nothing was sent.",
+            f"{held.account.name} is a {held.account.environment} account at {held.account.venue}, and this atb sends no "
+            "orders: nothing was sent.",
             "Close the positions at the exchange, then book them: "
             "atb db emergency-close-all --session-id N --record-only --exit-price SYMBOL=PRICE",
         )
@@ -155,30 +156,37 @@ def record_exit(
     row = connection.execute("SELECT epoch FROM authority WHERE account_id = %s", (held.account.id,)).fetchone()
     connection.rollback()
     assert row is not None
-    execution = Execution(price, True, "recorded by hand, provisional")
+    paper = held.account.environment == "paper"  # no exchange will ever tell of it
+    execution = Execution(price, not paper, "recorded by hand" + ("" if paper else ", provisional"))
     return _book(connection, held, row[0], execution, qty, reason, evidence, fee_bps)
 
 
+def fence_and_halt(connection: Connection[Any], account: AccountRow, *, reason: str, evidence: str) -> int:
+    """From here on no engine can append anything to the account, nor open anything. Returns the epoch."""
+    epoch = take_authority(connection, account.id, insist=True)
+    halt = {"action": "halt", "reason": reason, "by": evidence}
+    append(connection, account.id, epoch, [Entry(f"halt:{uuid.uuid4().hex}", "control", datetime.now(UTC), halt)])
+    return epoch
+
+
 def close_all(
-    connection: Connection[Any], account: AccountRow, closer: Closer, *, reason: str, evidence: str,
+    connection: Connection[Any], account: AccountRow, epoch: int, closer: Closer, *, reason: str, evidence: str,
     fee_bps: Decimal = DEFAULT_FEE_BPS,
 ) -> tuple[list[Closed], list[tuple[Held, str]]]:  # fmt: skip
-    """Fence and halt the account, then close all that it holds. Returns what was closed, and what was not and why."""
-    epoch = take_authority(connection, account.id)
-    now = datetime.now(UTC)
-    halt = {"action": "halt", "reason": reason, "by": evidence}
-    append(connection, account.id, epoch, [Entry(f"halt:{uuid.uuid4().hex}", "control", now, halt)])
+    """Close all that a fenced account holds. Returns what was closed, and what is held all the same, and why."""
     closed: list[Closed] = []
-    left: list[tuple[Held, str]] = []
+    failed: dict[tuple[str, str], str] = {}
     for held in open_positions(connection, account):
         try:
             execution = closer.close(held)
             closed.append(_book(connection, held, epoch, execution, held.size, reason, evidence, fee_bps))
-        except (ExchangeUnavailable, Disagreement, UsageError) as error:
+        except AtbError as error:
             connection.rollback()
-            left.append((held, error.what))
+            failed[held.market, held.symbol] = error.what
     if closer.orders_are_gone:
         _cancel(connection, account, epoch, f"{reason}: {evidence}")
+    left = [(h, failed.get((h.market, h.symbol), "it is held still")) for h in open_positions(connection, account)]
+    connection.rollback()
     return closed, left
 
 
@@ -192,6 +200,7 @@ def _book(
     body = {
         "symbol": held.symbol, "market": held.market, "side": side, "qty": qty, "price": execution.price, "fee": fee,
         "venue_trade_id": trade_id, "reason": reason, "provisional": execution.provisional, "evidence": evidence,
+        "reduce_only": True,
     }  # fmt: skip
     name = f"fill:{held.market}:{held.symbol}:{side}:{trade_id}"
     append(connection, held.account.id, epoch, [Entry(name, "fill", datetime.now(UTC), body, held.session_id)])
@@ -247,4 +256,6 @@ def parse_amount(text: str, option: str) -> Decimal:
         number = Decimal("NaN")
     if not number.is_finite():
         raise UsageError(f"{option} '{text}' is not a number.")
+    if number and not -20 <= number.adjusted() <= 20:
+        raise UsageError(f"{option} '{text}' is no amount that anybody trades.")
     return number

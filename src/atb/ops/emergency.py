@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from atb.core.errors import Disagreement, UsageError
+from atb.core.errors import AtbError, Disagreement, UsageError
 from atb.ledger.accounts import AccountRow, all_accounts
 from atb.ops.closing import (
     AtLastMark,
@@ -16,6 +16,7 @@ from atb.ops.closing import (
     NothingIsSent,
     RecordOnly,
     close_all,
+    fence_and_halt,
     open_positions,
     parse_prices,
     working_orders,
@@ -107,24 +108,36 @@ def closer_for(record_only: bool, exit_prices: Sequence[str]) -> Callable[[Accou
 def close_accounts(
     connection: Connection[Any], accounts: Sequence[AccountRow], closer: Callable[[AccountRow], Closer], *, reason: str,
     evidence: str, fee_bps: Decimal,
-) -> tuple[list[Closed], list[tuple[Held, str]]]:  # fmt: skip
-    """Close all accounts; one that cannot be closed does not keep the others open."""
-    _check_prices(connection, accounts, closer)
+) -> tuple[list[Closed], list[tuple[Held, str]], list[AtbError]]:  # fmt: skip
+    """Fence and halt all accounts first, then close them; one that cannot be closed does not keep the others open.
+
+    Returns what was closed, what is held all the same and why, and what went wrong with whole accounts. A UsageError
+    for a price that is missing: then nothing is closed, but everything is fenced and halted.
+    """
+    failures: list[AtbError] = []
+    epochs: dict[AccountRow, int] = {}
+    for account in accounts:
+        try:
+            epochs[account] = fence_and_halt(connection, account, reason=reason, evidence=evidence)
+        except AtbError as error:
+            connection.rollback()
+            failures.append(error)
+    _check_prices(connection, list(epochs), closer)
     closed: list[Closed] = []
     left: list[tuple[Held, str]] = []
-    for account in accounts:
+    for account, epoch in epochs.items():
         done, undone = close_all(
-            connection, account, closer(account), reason=reason, evidence=evidence, fee_bps=fee_bps
+            connection, account, epoch, closer(account), reason=reason, evidence=evidence, fee_bps=fee_bps
         )
         closed += done
         left += undone
-    return closed, left
+    return closed, left, failures
 
 
 def _check_prices(
     connection: Connection[Any], accounts: Sequence[AccountRow], closer: Callable[[AccountRow], Closer]
 ) -> None:
-    """Before anything is done: every position has its price, and a bare one is for a single symbol."""
+    """Every position has its price, and a bare one is for a single symbol."""
     held = [h for account in accounts for h in open_positions(connection, account)]
     connection.rollback()
     for each in held:
