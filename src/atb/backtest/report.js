@@ -22,11 +22,12 @@ function makeSortable(table) {
 }
 
 const data = JSON.parse(document.getElementById("data").textContent);
-new EquityChart(document.getElementById("equity-chart"), data);
+const equityChart = new EquityChart(document.getElementById("equity-chart"), data);
 const candleChart = new CandleChart(document.getElementById("price-chart"), data);
 document.querySelectorAll("table.sortable").forEach(makeSortable);
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button.go");
   if (button && candleChart.goTo(Number(button.dataset.row))) document.getElementById("candles").scrollIntoView({ behavior: "smooth" });
 });
+for (const chart of [equityChart, candleChart]) chart.paint(); // now: the next animation frame may be long in coming
 document.documentElement.dataset.ready = "yes";
