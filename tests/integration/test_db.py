@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from atb.ledger.entries import Entry
+from atb.ledger.version import REVISION
 from tests.database import START, Book, Postgres, book, postgres
 from tests.integration.shell import Shell
 
@@ -103,7 +104,7 @@ def has_bc() -> bool:
 
 def test_verify_says_what_the_runbook_expects(db: Shell, ledger: Book) -> None:
     lines = db("db", "verify", ok=True).out.splitlines()
-    assert lines[:3] == ["✅ Database connection successful", "✅ All tables exist", "✅ Schema version: v1.0.0"]
+    assert lines[:3] == ["✅ Database connection successful", "✅ All tables exist", f"✅ Schema version: {REVISION}"]
     assert lines[3] == "✅ Ledger whole: 6 entries, 3 fills, 1 accounts; tables agree"
     report = db("db", "verify", "--json", ok=True).json
     assert report["ok"] and report["entries"] == 6 and report["problems"] == []
@@ -203,12 +204,15 @@ def test_only_the_exit_itself_replaces_its_record(db: Shell) -> None:
 
 def test_what_is_not_held_any_more_is_not_sold_again(db: Shell, ledger: Book) -> None:
     from atb.core.errors import UsageError
+    from atb.ledger.connect import from_url
+    from atb.ledger.line import Line
     from atb.ops.closing import open_positions, record_exit
 
     (held,) = open_positions(ledger.connection, ledger.account)
     db("db", "close-position", "--symbol", "BTCUSDT", "--exit-price", "50000", ok=True)
-    with pytest.raises(UsageError, match="cannot be closed: 0 is held"):
-        record_exit(ledger.connection, held, price=Decimal(1), quantity=None, reason="again", evidence="test")
+    line = Line(from_url(db.env["DATABASE_URL"]))
+    with line, pytest.raises(UsageError, match="cannot be closed: 0 is held"):
+        record_exit(line, held, price=Decimal(1), quantity=None, reason="again", evidence="test")
 
 
 def test_an_engine_that_hangs_does_not_keep_its_authority(db: Shell, ledger: Book) -> None:
@@ -393,9 +397,9 @@ def test_without_a_database_nothing_is_made(tmp_path: Path) -> None:
 
 
 def test_a_schema_that_is_newer_or_older(db: Shell, ledger: Book) -> None:
-    assert db("db", "migrate", "--check", ok=True).out == "Schema version: v1.0.0, up to date.\n"
+    assert db("db", "migrate", "--check", ok=True).out == f"Schema version: {REVISION}, up to date.\n"
     assert "as it was" in db("db", "migrate", ok=True).out
-    for revision, word in (("v9.0.0", "newer than this atb"), ("v0.9.0", "this atb needs v1.0.0")):
+    for revision, word in (("v9.0.0", "newer than this atb"), ("v0.9.0", f"this atb needs {REVISION}")):
         ledger.connection.execute("UPDATE alembic_version SET version_num = %s", (revision,))
         ledger.connection.commit()
         for command in (["verify"], ["migrate", "--check"], ["emergency-close-all", "--session-id", "1"]):
@@ -407,14 +411,38 @@ def test_a_schema_that_is_newer_or_older(db: Shell, ledger: Book) -> None:
 def test_down_and_up_again(server: Postgres, db: Shell) -> None:
     ran = db("db", "downgrade", "base")
     assert ran.code == 2 and "drops every table" in ran.message
-    assert db("db", "downgrade", "base", "--yes", ok=True).out == "Schema version: none, was v1.0.0.\n"
+    assert db("db", "downgrade", "base", "--yes", ok=True).out == f"Schema version: none, was {REVISION}.\n"
     assert (
         db("db", "query", "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'backtest'").out == "0\n"
     )
-    assert db("db", "migrate", ok=True).out == "Schema version: v1.0.0, was none.\n"
+    assert db("db", "migrate", ok=True).out == f"Schema version: {REVISION}, was none.\n"
     assert db("db", "verify").code == 0
     name = f"made_{server.empty_database()}"
     assert "Created" in Shell(db.work.parent, DATABASE_URL=server.url(name))("db", "migrate", "--create", ok=True).err
+
+
+@pytest.mark.parametrize("revision", ["v1.0.0"])
+def test_from_every_older_revision_with_what_it_held(db: Shell, real_ledger: Book, revision: str) -> None:
+    """Down and up again, and a dump of the older schema: the tables are those of before, also where it could not tell."""
+    db("db", "close-position", "--symbol", "BTCUSDT", "--exit-price", "51000", ok=True)
+    real_ledger.append(real_ledger.fill("buy", "0.2", "52000", "8", 10_000_000))
+    real_ledger.append(real_ledger.fill("sell", "0.1", "50900", "9", 150))
+    tables = ("fills", "trading_sessions", "positions", "trades")
+    before = [db("db", "query", f"SELECT * FROM {table} ORDER BY 2", ok=True).out for table in tables]
+    assert db("db", "query", "SELECT replaced_qty FROM fills WHERE venue_trade_id = '9'").out == "0.1\n"
+    real_ledger.connection.execute(
+        "UPDATE authority SET heartbeat_at = now() - interval '1 hour'"
+    )  # its engine is gone
+    real_ledger.connection.commit()
+    assert db("db", "downgrade", revision, ok=True).out == f"Schema version: {revision}, was {REVISION}.\n"
+    assert db("db", "verify").code == 6
+    db("db", "backup", "--dir", db.work / "older", ok=True)
+    assert db("db", "migrate", ok=True).out == f"Schema version: {REVISION}, was {revision}.\n"
+    for _ in range(2):
+        assert [db("db", "query", f"SELECT * FROM {table} ORDER BY 2", ok=True).out for table in tables] == before
+        assert db("db", "verify").code == 0
+        (dump,) = (db.work / "older").glob("*.gz")
+        db("db", "restore", dump, "--yes", ok=True)
 
 
 def test_tables_changed_by_hand_are_named(db: Shell, ledger: Book) -> None:

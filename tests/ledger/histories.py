@@ -86,7 +86,7 @@ class Histories:
         if mine and not provisional and self.random.random() < 0.7:
             body["client_order_id"] = self.random.choice(mine)
         if provisional:
-            body |= {"provisional": True, "evidence": "seen on the screen"}
+            body |= {"provisional": True, "evidence": "seen on the screen", "may_be_booked": self.random.random() < 0.5}
         return fill_id(symbol, side, str(body["venue_trade_id"])), "fill", body
 
     def _fill(self, symbol: str) -> tuple[str, str, dict[str, Any]]:
@@ -108,7 +108,12 @@ class Histories:
         return self._close(symbol, self.random.randint(2, 3))
 
     def _provisional(self, symbol: str) -> tuple[str, str, dict[str, Any]] | None:
-        return self._close(symbol, 1, provisional=True)
+        """All of it, or as much as a fill took before it: a record that comes after what it tells of."""
+        made = self._close(symbol, 1, provisional=True)
+        sold = [e.qty for e in self.account.executions if made and e.key[1] == symbol and not e.provisional]
+        if made and sold and self.random.random() < 0.5:
+            made[2]["qty"] = min(made[2]["qty"], decimal(sold[-1]))
+        return made
 
     def _reversal(self, symbol: str) -> tuple[str, str, dict[str, Any]] | None:
         left = [e for e in self.account.executions if e.provisional and e.left and e.key[1] == symbol]

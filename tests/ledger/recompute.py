@@ -37,6 +37,8 @@ class Execution:
     provisional: bool
     at: datetime
     left: Fraction
+    slot: tuple[int, int] = (0, 0)  # its turn: that of the record it replaced, or its own
+    taken: Fraction = Fraction(0)  # of records, in their stead
 
     @property
     def paid(self) -> Fraction:
@@ -77,6 +79,7 @@ class Recomputed:
         self.executions: list[Execution] = []
         self.names: set[str] = set()
         self.place: dict[str, int] = {}
+        self.ours: set[str] = set()  # fills of our own orders
         self.paid_in = self.funding = self.equity = self.peak = Fraction(0)
         self.other: dict[str, Fraction] = {}
         self.prices: dict[Key, Fraction] = {}
@@ -88,6 +91,8 @@ class Recomputed:
         self.place[name] = len(self.names)
         if kind == "intent":
             self.place[f"order {body['client_order_id']}"] = len(self.names)
+        if kind == "fill" and f"order {body.get('client_order_id')}" in self.place:
+            self.ours.add(name)
         if kind == "fill":
             self._fill(name, at, body)
         elif kind == "reversal":
@@ -104,34 +109,60 @@ class Recomputed:
         key, sign, asset = ("spot", body["symbol"]), 1 if body["side"] == "buy" else -1, body["fee_asset"]
         kind = "quote" if asset == self.quote else "base" if asset == body["base"] else "other"
         qty, provisional = Fraction(body["qty"]), bool(body.get("provisional"))
-        if self.replacing and not provisional:
-            left = qty
-            for e in self.executions:
-                if (e.key, e.sign) == (key, sign) and left and e.left and self._is_exit_of(e, at, body):
-                    taken = min(left, e.left)
-                    e.left -= taken
-                    left -= taken
-                    self._mark()
+        mine = len(self.names)
         execution = Execution(
             name, key, sign, qty, Fraction(body["price"]), Fraction(body["fee"]), asset, kind,
-            Fraction(body.get("fee_quote", 0)), provisional, at, qty,
+            Fraction(body.get("fee_quote", 0)), provisional, at, qty, (mine, mine),
         )  # fmt: skip
-        self.executions.append(execution)
-        self.prices[key] = execution.price
+        if self.replacing and not provisional:
+            records = [e for e in self.executions if (e.key, e.sign) == (key, sign) and self._is_exit_of(e, at, body)]
+            if replaced := self._give(execution, records):
+                execution.slot = (replaced[0].slot[0], mine)
+        self.executions = sorted([*self.executions, execution], key=lambda e: e.slot)
+        if [e for e in self.executions if e.key == key][-1] is execution:
+            self.prices[key] = execution.price
+        if self.replacing and body.get("may_be_booked"):
+            self._mark()  # as it was told first
+            begun = self._begun(execution)
+            for e in list(self.executions):
+                mine = (e.key, e.sign) == (key, sign) and not e.provisional and e.name not in self.ours
+                if mine and begun is not None and begun <= e.at and self._give(e, [execution]):
+                    self._mark()
+
+    def _give(self, real: Execution, records: list[Execution]) -> list[Execution]:
+        """Let `real` stand for as much of the records as it can; returns those of which it does."""
+        out = []
+        for record in records:
+            qty = min(record.left, real.qty - real.taken)
+            if qty > 0:
+                record.left -= qty
+                real.taken += qty
+                out.append(record)
+        return out
+
+    def _begun(self, last: Execution) -> datetime | None:
+        """When the position was entered that was held just before `last`."""
+        held, begun = Fraction(0), None
+        for e in self.executions:
+            if e is last:
+                break
+            if e.key == last.key and e.left:
+                after = held + e.change
+                if after * held <= 0:
+                    begun = e.at if after else None
+                held = after
+        return begun
 
     def _is_exit_of(self, e: Execution, at: datetime, body: Mapping[str, Any]) -> bool:
         """Whether a fill at `at` can be what `e` records: of that position, not of a later one or a later order."""
-        number = self.executions.index(e)
-        entries = [
-            (n, o.at)
-            for n, o in enumerate(self.executions)
-            if (o.key, o.sign) == (e.key, -e.sign) and not o.provisional
-        ]
-        begun = max((when for n, when in entries if n < number), default=at)
-        again = min((when for n, when in entries if n > number), default=None)
+        later = [
+            o.at for o in self.executions
+            if (o.key, o.sign) == (e.key, -e.sign) and not o.provisional and o.slot[0] > e.slot[0]
+        ]  # fmt: skip
+        begun, again = self._begun(e) or at, min(later, default=None)
         ordered = self.place.get(f"order {body.get('client_order_id')}", 0)
         in_time = begun <= at <= e.at + timedelta(hours=1) and (again is None or at < again)
-        return e.provisional and in_time and ordered < self.place[e.name]
+        return e.provisional and e.left > 0 and in_time and ordered < self.place[e.name]
 
     def _adjust(self, body: Mapping[str, Any]) -> None:
         amount, before = Fraction(body["amount"]), self.equity

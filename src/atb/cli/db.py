@@ -144,6 +144,8 @@ def migrate(
         typer.echo(f"Created {where.shown}.", err=True)
     before, after = run(where, _open().settings.migrations)
     typer.echo(f"Schema version: {after}" + (", as it was." if before == after else f", was {before or 'none'}."))
+    if before not in (None, after):
+        typer.echo("The tables were written anew from the ledger. Check: atb db verify", err=True)
 
 
 @app.command(
@@ -172,22 +174,19 @@ def downgrade(
 )
 def rebuild() -> None:
     from atb.core.errors import Disagreement
-    from atb.ledger.accounts import all_accounts
-    from atb.ledger.audit import rebuild as run
+    from atb.ledger.audit import rebuild_all
     from atb.ledger.connect import connect
     from atb.ledger.migrate import check_schema
 
-    where = database()
+    where, count = database(), 0
     with connect(where, statement_timeout_s=3600) as connection:
         check_schema(connection, where)
-        accounts = all_accounts(connection)
-        connection.rollback()
-        for account in accounts:
-            done = run(connection, account)
+        for account, done in rebuild_all(connection):
             if done.problems:
                 raise Disagreement(f"{account.name}: {done.problems[0].message} Nothing was written for it.")
             typer.echo(f"{account.name}: written anew from {done.entries} entries.")
-    if not accounts:
+            count += 1
+    if not count:
         typer.echo("There are no accounts.", err=True)
 
 

@@ -14,6 +14,7 @@ from atb.cli.lean import LeanCommand
 if TYPE_CHECKING:
     from atb.app import App
     from atb.ledger.connect import Where
+    from atb.ledger.line import Line
     from atb.ops.closing import Closed, Held
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -56,17 +57,21 @@ def close_position(
     quantity: Annotated[str | None, typer.Option(help="Base quantity. [default: all]", metavar="QTY")] = None,
     account: AccountName = None,
     evidence: Annotated[str | None, typer.Option(help="How it is known. [default: who typed this]")] = None,
+    another: Annotated[
+        bool, typer.Option("--another", help="This exit is none of those that the exchange told of already.")
+    ] = False,
     fee_bps: FeeBps = "10",
     json: Json = False,
 ) -> None:
     from atb.ops.closing import find_position, open_positions, parse_amount, record_exit
 
-    with _connected(_open().database()) as connection:
-        held = find_position(_all_positions(connection, open_positions), symbol.strip().upper(), account)
+    with _line(_open().database()) as line:
+        held = find_position(_all_positions(line.connection, open_positions), symbol.strip().upper(), account)
         receipt = record_exit(
-            connection, held, price=parse_amount(exit_price, "--exit-price"),
+            line, held, price=parse_amount(exit_price, "--exit-price"),
             quantity=None if quantity is None else parse_amount(quantity, "--quantity"),
-            reason=_reason(exit_reason), evidence=evidence or _typed_here(), fee_bps=_fee(fee_bps),
+            reason=_reason(exit_reason), evidence=evidence or _typed_here(), another=another,
+            fee_bps=_fee(fee_bps),
         )  # fmt: skip
     _print_receipt([receipt], [], json)
 
@@ -85,16 +90,16 @@ def emergency_close_all(
     fee_bps: FeeBps = "10",
     json: Json = False,
 ) -> None:
-    from atb.core.errors import ExchangeUnavailable, UsageError
+    from atb.core.errors import UsageError
     from atb.ops.closing import working_orders
     from atb.ops.emergency import account_of, close_accounts, closer_for, concerned, plan_lines
 
     if exit_price and not record_only:
         raise UsageError("--exit-price says what was closed by hand.", "Add --record-only.")
     where = _open().database()
-    with _connected(where) as connection:
-        accounts = concerned(connection, account_of(connection, session_id, where.shown), everything)
-        plans = plan_lines(connection, accounts)
+    with _line(where) as line:
+        accounts = concerned(line.connection, account_of(line.connection, session_id, where.shown), everything)
+        plans = plan_lines(line.connection, accounts)
         if dry_run:
             _print_plan(plans, json)
             return
@@ -103,12 +108,19 @@ def emergency_close_all(
             _confirm()
         closer = closer_for(record_only, exit_price or [])
         closed, left, failures = close_accounts(
-            connection, accounts, closer, reason=_reason(exit_reason), evidence=_typed_here(), fee_bps=_fee(fee_bps)
+            line, accounts, closer, reason=_reason(exit_reason), evidence=_typed_here(), fee_bps=_fee(fee_bps)
         )
-        orders = [(a.name, name) for a in accounts for name, _, _ in working_orders(connection, a)]
+        orders = [(a.name, name) for a in accounts for name, _, _ in working_orders(line.connection, a)]
     _print_receipt(closed, left, json)
     if failures:
         raise failures[0]
+    _refuse_working(orders)
+
+
+def _refuse_working(orders: list[tuple[str, str]]) -> None:
+    """An order that still works may open what was closed."""
+    from atb.core.errors import ExchangeUnavailable
+
     if orders:
         raise ExchangeUnavailable(
             f"{len(orders)} orders of {orders[0][0]} may still work at the exchange ({orders[0][1]}): nothing was sent.",
@@ -135,8 +147,8 @@ def import_trades(
     from atb.cli.console import print_json
     from atb.ops.importing_trades import import_file
 
-    with _connected(_open().database()) as connection:
-        booked, known = import_file(connection, file, account)
+    with _line(_open().database()) as line:
+        booked, known = import_file(line, file, account)
     if json:
         print_json({"booked": booked, "already_booked": known})
     else:
@@ -149,14 +161,14 @@ def _open() -> App:
     return open_app()
 
 
-def _connected(where: Where) -> Any:
-    from atb.ledger.connect import connect
+def _line(where: Where) -> Line:
+    from atb.ledger.line import Line
     from atb.ledger.migrate import check_schema
 
-    connection = connect(where)
-    check_schema(connection, where)
-    connection.rollback()
-    return connection
+    line = Line(where, say=lambda text: typer.echo(text, err=True))
+    check_schema(line.connection, where)
+    line.connection.rollback()
+    return line
 
 
 def _all_positions(connection: Any, positions_of: Any) -> list[Held]:

@@ -48,6 +48,10 @@ class DatabaseError(AtbError):
     exit_code = 6
 
 
+class OutcomeUnknown(DatabaseError):
+    """Whether something was written is not known: asked again by id, never taken for a failure."""
+
+
 class Disagreement(AtbError):
     exit_code = 7
 

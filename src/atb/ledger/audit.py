@@ -12,6 +12,7 @@ from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atb.ledger import projections as tables
+from atb.ledger.accounts import AccountRow, all_accounts
 from atb.ledger.entries import Chained, Entry, digest, genesis
 from atb.ledger.fold import Account
 from atb.ledger.projections import Projection, Row
@@ -20,7 +21,6 @@ from atb.ledger.records import EXACT, Touched
 if TYPE_CHECKING:
     from psycopg import Connection
 
-    from atb.ledger.accounts import AccountRow
 
 READ = (
     "SELECT seq, epoch, id, kind, at, session_id, body, prev_hash, hash FROM entries WHERE account_id = %s ORDER BY seq"
@@ -139,6 +139,7 @@ def expected_rows(account: AccountRow, chain: list[Chained]) -> Expected:
             except (ValueError, LookupError, TypeError, ArithmeticError) as error:
                 raise ValueError(f"Entry {link.seq} ({link.entry.id}) cannot be: {error}") from error
             _put_passing_rows(out, account.id, link, touched)
+        state.finish()
         for table, row in _final_rows(account.id, chain, state):
             out[table.name][row[: table.keys]] = row
     return out
@@ -238,6 +239,14 @@ def rebuild(connection: Connection[Any], account: AccountRow) -> Audit:
             _copy(connection, table, expected[table.name].values())
         connection.execute(MEND_HALT, (account.id,))
     return Audit(len(chain), sum(c.entry.kind == "fill" for c in chain), [])
+
+
+def rebuild_all(connection: Connection[Any]) -> Iterator[tuple[AccountRow, Audit]]:
+    """Rebuild one account after the other."""
+    accounts = all_accounts(connection)
+    connection.rollback()
+    for account in accounts:
+        yield account, rebuild(connection, account)
 
 
 def _copy(connection: Connection[Any], table: Projection, rows: Iterable[Row]) -> None:

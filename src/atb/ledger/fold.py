@@ -1,18 +1,18 @@
 """The fold: what an account holds, is worth and has traded, from its entries alone.
 
 The same function serves the journal (one entry at a time, as it is written), `atb db rebuild` and `atb db verify` (all of
-them). Accounting is `apply_fill` of the engine, here on Decimal. Costs are kept to 18 places; what that takes from a cost it
-gives to the realised profit, so that cash is exact: cash = paid in + realised - fees - cost of what is held.
+them). What fills do to cash and positions is in `holdings`.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable, Mapping
 from decimal import Decimal, localcontext
-from typing import Any
+from typing import Any, NamedTuple
 
-from atb.engine.book import Book, apply_fill
 from atb.ledger.entries import Entry
+from atb.ledger.holdings import Holdings, folded
 from atb.ledger.records import (
     EXACT,
     FINAL_STATES,
@@ -26,7 +26,6 @@ from atb.ledger.records import (
     Position,
     Session,
     Touched,
-    Trade,
     amount,
     key_of,
     moment,
@@ -40,7 +39,16 @@ Body = Mapping[str, Any]
 Levels = tuple[Decimal | None, Decimal | None]  # stop and take
 
 
-class Account:
+class Awaited(NamedTuple):
+    """A fill that replaces records made by hand, between their reversals and itself: the next entry must be it."""
+
+    fill_id: str
+    record: Fill  # the first of them
+    replaced: Decimal
+    before: Holdings  # what the symbol's fills amounted to before the reversals
+
+
+class Account(Holdings):
     """The state of one account, and the fold over its entries.
 
     `history` holds the fills of each symbol that are known here: all of them after a whole fold. A reversal needs those of
@@ -48,16 +56,12 @@ class Account:
     """
 
     def __init__(self, quote: str) -> None:
+        super().__init__()
         self.quote = quote
         self.paid_in = ZERO
-        self.cash = ZERO
-        self.realized = ZERO
-        self.fees = ZERO
         self.equity = ZERO
         self.peak = ZERO
-        self.assets: dict[str, Decimal] = {}
         self.prices: dict[Key, Decimal] = {}
-        self.positions: dict[Key, Position] = {}
         self.orders: dict[str, Order] = {}
         self.sessions: dict[int, Session] = {}
         self.latest: Session | None = None  # begun last: its balances are the account's
@@ -65,6 +69,7 @@ class Account:
         self.provisional: dict[str, Fill] = {}
         self.levels: dict[Key, dict[int, Levels]] = {}  # by the number of the fill that opened the position
         self.halted = ""
+        self.awaited: Awaited | None = None
 
     def apply(self, seq: int, entry: Entry) -> Touched:
         """Take one entry in; returns what it changed. A ValueError for an entry that contradicts the account."""
@@ -82,10 +87,23 @@ class Account:
         touched, take = Touched(), _TAKE.get(entry.kind)
         if take is None:
             raise ValueError(f"'{entry.kind}' is no kind of entry.")
+        self._check_awaited(entry)
         take(self, seq, entry, entry.body, touched)
         if entry.session_id is not None:
             self._known_session(entry.session_id)
         return touched
+
+    def _check_awaited(self, entry: Entry | None) -> None:
+        """Reversals that name a fill to come, and that fill, follow each other: nothing in between was ever true."""
+        if self.awaited is None:
+            return
+        name = self.awaited.fill_id
+        if entry is None or name != (entry.body.get("by") if entry.kind == "reversal" else entry.id):
+            raise ValueError(f"A record by hand was taken back for {name}, which does not follow.")
+
+    def finish(self) -> None:
+        """Nothing follows. A ValueError if something should."""
+        self._check_awaited(None)
 
     # One method a kind of entry. All see the same arguments.
 
@@ -136,16 +154,29 @@ class Account:
         fill = self._read_fill(seq, entry, body)
         if body.get("reduce_only"):
             self._check_reduces(fill)
-        self.history.setdefault(fill.key, []).append(fill)
         touched.fills.append(fill)
-        self._book(fill, touched)
-        self.prices[fill.key] = fill.price
+        if self.awaited is None:
+            self.history.setdefault(fill.key, []).append(fill)
+            self.book(fill, touched)
+        else:
+            self._book_in_place(fill, self.awaited, touched)
+        if self.history[fill.key][-1] is fill:
+            self.prices[fill.key] = fill.price
         if fill.provisional:
             self.provisional[fill.id] = fill
         elif fill.client_order_id in self.orders:
             self._fill_order(self.orders[fill.client_order_id], fill)
             touched.orders.add(fill.client_order_id)
         self._mark(seq, entry, "fill", touched)
+
+    def _book_in_place(self, fill: Fill, awaited: Awaited, touched: Touched) -> None:
+        """Where the record stood that it replaces: what was entered since then is another position."""
+        self.awaited = None
+        if (awaited.record.key, awaited.record.side) != (fill.key, fill.side) or awaited.replaced > fill.qty:
+            raise ValueError(f"{fill.id} cannot be what was recorded as {awaited.record.id}.")
+        fill.place, fill.replaced = awaited.record.place, awaited.replaced
+        insort(self.history[fill.key], fill, key=lambda each: each.order)
+        self._fold_anew(fill.key, awaited.before, touched)
 
     def _check_reduces(self, fill: Fill) -> None:
         """A close closes what is held now, whatever whoever asked for it believed."""
@@ -167,35 +198,32 @@ class Account:
         fill, qty = self.provisional.get(body["fill_id"]), amount(body["qty"])
         if fill is None or not 0 < qty <= fill.effective:
             raise ValueError(f"{body['fill_id']} is no provisional fill of which {qty} could be taken back.")
-        before, _ = self._alone(fill.key)
+        before = self.awaited.before if self.awaited else folded(self.history[fill.key])[0]
         fill.effective -= qty
-        after, anew = self._alone(fill.key)
         touched.fills.append(fill)
-        touched.refolded.add(fill.key)
-        touched.trades += anew.trades
-        touched.closed += anew.closed
-        touched.positions.add(fill.key)
-        self._exchange(fill.key, before, after)
-        self._relevel(fill.key, anew.closed)
+        by = body.get("by")
+        real = next((each for each in self.history[fill.key] if each.id == by), None)
+        if by and real is None:
+            record, so_far = (self.awaited.record, self.awaited.replaced) if self.awaited else (fill, ZERO)
+            self.awaited = Awaited(by, record, so_far + qty, before)
+            return
+        if real is not None:
+            real.replaced += qty
+            if real.replaced > real.qty:
+                raise ValueError(f"{real.id} has replaced other records: it cannot replace {qty:f} of {fill.id}, too.")
+            touched.fills.append(real)
+        self._fold_anew(fill.key, before, touched)
         self._mark(seq, entry, "reversal", touched)
 
-    def _alone(self, key: Key) -> tuple[Account, Touched]:
-        """An account that has only this symbol's fills, each with what is left of it."""
-        alone, touched = Account(self.quote), Touched()
-        for fill in self.history[key]:
-            alone._book(fill, touched)
-        return alone, touched
-
-    def _exchange(self, key: Key, before: Account, after: Account) -> None:
-        """Put what a symbol's fills amount to now in the place of what they amounted to."""
-        self.cash += after.cash - before.cash
-        self.realized += after.realized - before.realized
-        self.fees += after.fees - before.fees
-        for asset in {*before.assets, *after.assets}:
-            change = after.assets.get(asset, ZERO) - before.assets.get(asset, ZERO)
-            self.assets[asset] = self.assets.get(asset, ZERO) + change
-        self.positions.pop(key, None)
-        self.positions.update(after.positions)
+    def _fold_anew(self, key: Key, before: Holdings, touched: Touched) -> None:
+        """All of a symbol's fills once more, in the place of what they amounted to `before`."""
+        after, anew = folded(self.history[key])
+        touched.refolded.add(key)
+        touched.trades += anew.trades
+        touched.closed += anew.closed
+        touched.positions.add(key)
+        self.exchange(key, before, after)
+        self._relevel(key, anew.closed)
 
     def _relevel(self, key: Key, closed: list[Position]) -> None:
         """Give the positions that were folded anew the levels that they had; forget those of the ones that are no more."""
@@ -273,66 +301,8 @@ class Account:
         return Fill(
             entry.id, seq, entry.at, entry.session_id, key, side, qty, price, fee, asset, in_quote, kind,
             body.get("reason", ""), body.get("client_order_id", ""), body["venue_trade_id"],
-            bool(body.get("provisional", False)), body.get("evidence", ""), qty,
+            bool(body.get("provisional", False)), body.get("evidence", ""), qty, seq,
         )  # fmt: skip
-
-    def _book(self, fill: Fill, touched: Touched) -> None:
-        """What a fill, or what is left of it, does to the position, the cash and the fees."""
-        if fill.effective == 0:
-            return
-        fee, in_quote = fill.fee, fill.fee_quote
-        if fill.effective != fill.qty:
-            share = fill.effective / fill.qty
-            fee = rounded(fee * share)
-            in_quote = fee * fill.price if fill.fee_kind == "base" else rounded(in_quote * share)
-        change = fill.effective if fill.side == "buy" else -fill.effective
-        if fill.fee_kind == "base":
-            change -= fee
-            if change == 0:  # all that was bought went into its fee
-                self.cash -= in_quote
-                self.fees += in_quote
-        elif fill.fee_kind == "other":
-            self.assets[fill.fee_asset] = self.assets.get(fill.fee_asset, ZERO) - fee
-        while change != 0:
-            position = self.positions.get(fill.key)
-            if position is None:
-                position = Position(fill.key, fill.seq, fill.at, fill.session_id)
-                self.positions[fill.key] = position
-            held = position.qty
-            through = (held > 0 > change or held < 0 < change) and abs(change) > abs(held)
-            part = -held if through else change
-            part_fee = rounded(in_quote * part / change) if through else in_quote
-            self._book_part(position, part, fill, part_fee)
-            position.provisional |= fill.provisional
-            touched.positions.add(fill.key)
-            change -= part
-            in_quote -= part_fee
-            if position.qty == 0:
-                del self.positions[fill.key]
-                touched.closed.append(position)
-                touched.trades.append(Trade(fill.seq, position, fill.at, fill.reason))
-
-    def _book_part(self, position: Position, change: Decimal, fill: Fill, fee: Decimal) -> None:
-        value = change * fill.price
-        paid = ZERO if fill.fee_kind == "other" else fee
-        book = apply_fill(
-            Book(position.qty, position.cost, self.cash, position.realized, position.fees), change, value, paid
-        )
-        cost = rounded(book.cost)
-        realized = position.realized - position.cost - value + cost
-        self.cash = book.cash
-        self.realized += realized - position.realized
-        self.fees += fee
-        adds = position.qty == 0 or (position.qty > 0) == (change > 0)
-        position.qty, position.cost, position.realized = book.qty, cost, realized
-        position.fees += fee
-        position.last_price = fill.price
-        if adds:
-            position.entered_qty += abs(change)
-            position.entered_value += value
-        else:
-            position.exited_qty += abs(change)
-            position.exited_value -= value
 
     def _mark(self, seq: int, entry: Entry, why: str, touched: Touched) -> None:
         exposure = sum((p.qty * self.prices[key] for key, p in self.positions.items()), ZERO)

@@ -32,7 +32,10 @@ def check_schema(connection: Connection[Any], where: Where) -> None:
 
 
 def migrate(where: Where, scripts: Path, target: str = "head", *, down: bool = False) -> tuple[str | None, str | None]:
-    """Run the migrations to `target`; returns the revision before and after. Two at once wait for each other."""
+    """Run the migrations to `target`; returns the revision before and after. Two at once wait for each other.
+
+    Upwards, the tables are then written anew: what a new column tells follows from the entries, too.
+    """
     import psycopg
     from alembic import command
     from alembic.config import Config
@@ -53,12 +56,24 @@ def migrate(where: Where, scripts: Path, target: str = "head", *, down: bool = F
             before = revision_of(driver)
             config.attributes["connection"] = connection
             (command.downgrade if down else command.upgrade)(config, target)
-            return before, revision_of(driver)
+            after = revision_of(driver)
     except CommandError as error:
         raise DatabaseError(f"{where.shown} cannot be migrated: {error}.", "See: atb db verify") from None
     except SQLAlchemyError as error:
         original = getattr(error, "orig", None)
         raise (explained(original, where) if isinstance(original, psycopg.Error) else error) from None
+    if before is not None and before != after == REVISION:
+        _write_anew(where)
+    return before, after
+
+
+def _write_anew(where: Where) -> None:
+    """Where a chain is broken, its tables stay as they are: verify names the fault."""
+    from atb.ledger.audit import rebuild_all
+
+    with connect(where, statement_timeout_s=3600) as connection:
+        for _ in rebuild_all(connection):
+            pass
 
 
 def create_database(where: Where) -> bool:

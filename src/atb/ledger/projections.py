@@ -72,7 +72,7 @@ ORDERS = _table(
 FILLS = _table(
     "fills", 2,
     "account_id seq session_id market symbol side qty price fee fee_asset fee_quote fee_kind venue_trade_id "
-    "client_order_id reason provisional effective_qty evidence at id",
+    "client_order_id reason provisional effective_qty evidence at id place replaced_qty",
 )  # fmt: skip
 POSITIONS = _table(
     "positions", 2,
@@ -134,13 +134,15 @@ def fill_row(account_id: int, f: Fill) -> Row:
     return (
         account_id, f.seq, f.session_id, *f.key, f.side, f.qty, f.price, f.fee, f.fee_asset, f.fee_quote, f.fee_kind,
         f.venue_trade_id, f.client_order_id, f.reason, f.provisional, f.effective, f.evidence, f.at, f.id,
+        f.place, f.replaced,
     )  # fmt: skip
 
 
 def session_row(account_id: int, s: Session) -> Row:
+    """No peak is NULL: a drawdown from 0 is no number, and a query of it must not end in a division by it."""
     return (
         s.id, account_id, s.opened_at, s.closed_at, s.status, s.mode, s.strategy, s.symbols, s.timeframe,
-        s.initial_balance, s.current_balance, s.peak_balance, s.config, s.config_hash,
+        s.initial_balance, s.current_balance, s.peak_balance or None, s.config, s.config_hash,
     )  # fmt: skip
 
 

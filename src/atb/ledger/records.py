@@ -23,7 +23,11 @@ Key = tuple[str, str]  # market, symbol
 
 @dataclass(slots=True)
 class Fill:
-    """One execution. `qty` is base, unsigned; `effective` is what later reversals have left of it."""
+    """One execution. `qty` is base, unsigned; `effective` is what later reversals have left of it.
+
+    `place`: where it is folded among its symbol's fills, as a number of the chain. That is its own, unless it replaced a
+    record made by hand: then it stands where the record stood. `replaced`: how much of such records it has taken back.
+    """
 
     id: str
     seq: int
@@ -43,6 +47,12 @@ class Fill:
     provisional: bool
     evidence: str
     effective: Decimal = ZERO
+    place: int = 0
+    replaced: Decimal = ZERO
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return self.place, self.seq
 
 
 @dataclass(slots=True)

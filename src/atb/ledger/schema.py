@@ -123,7 +123,7 @@ trading_sessions = Table(
     Column("id", BigInteger, primary_key=True, autoincrement=False), _account(),
     _time("start_time", nullable=False), _time("end_time"),
     _word("status"), _word("mode"), _word("strategy"), _word("symbols"), _word("timeframe"),
-    _number("initial_balance"), _number("current_balance"), _number("peak_balance"),
+    _number("initial_balance"), _number("current_balance"), _number("peak_balance", nullable=True),
     _word("config"), _word("config_hash"),
     _one_of("status", "RUNNING", "STOPPED", "FAILED", "FENCED"),
 )  # fmt: skip
@@ -146,11 +146,11 @@ fills = Table(
     _number("qty"), _number("price"), _number("fee"), _word("fee_asset"), _number("fee_quote"), _word("fee_kind"),
     _word("venue_trade_id"), _word("client_order_id"), _word("reason"),
     Column("provisional", Boolean, nullable=False), _number("effective_qty"), _word("evidence"),
-    _time("at", nullable=False), _word("id"),
+    _time("at", nullable=False), _word("id"), _whole("place"), _number("replaced_qty"),
     PrimaryKeyConstraint("account_id", "seq"),
     UniqueConstraint("account_id", "market", "symbol", "side", "venue_trade_id"),
     _one_of("side", "buy", "sell"),
-    Index("fills_symbol", "account_id", "market", "symbol", "seq"),
+    Index("fills_symbol", "account_id", "market", "symbol", "place", "seq"),
     Index("fills_provisional", "account_id", postgresql_where=text("provisional AND effective_qty > 0")),
 )  # fmt: skip
 

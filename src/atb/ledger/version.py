@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from psycopg import Connection
 
-REVISION = "v1.0.0"
-FINGERPRINT = "8887db00d165d3b5ae3f49123297ed90"
+REVISION = "v1.1.0"
+FINGERPRINT = "05067327d810fbde79b653d0ea4defad"
 
 # Columns, checks, keys and indexes of our tables, as one hash. Names of types and texts of constraints are the same from
 # Postgres 15 to 18; what is not (NOT NULL as a constraint, since 18) is left out.

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from atb.core.errors import AtbError, Disagreement, ExchangeUnavailable, UsageError
 from atb.core.types import symbol_for
 from atb.ledger.accounts import AccountRow, take_authority
-from atb.ledger.entries import Entry
-from atb.ledger.journal import append
+from atb.ledger.entries import Entry, fill_id
+from atb.ledger.line import Line
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -144,90 +144,105 @@ def find_position(positions: Iterable[Held], symbol: str, account: str | None) -
 
 
 def record_exit(
-    connection: Connection[Any], held: Held, *, price: Decimal, quantity: Decimal | None, reason: str, evidence: str,
-    fee_bps: Decimal = DEFAULT_FEE_BPS,
+    line: Line, held: Held, *, price: Decimal, quantity: Decimal | None, reason: str, evidence: str,
+    another: bool = False, fee_bps: Decimal = DEFAULT_FEE_BPS,
 ) -> Closed:  # fmt: skip
-    """Book an exit that was made by hand, as a provisional fill. The engine of the account, if one runs, goes on."""
+    """Book an exit that was made by hand, as a provisional fill. The engine of the account, if one runs, goes on.
+
+    A `quantity` may be what the exchange told of already: then nothing changes, unless it is `another` exit. Without a
+    quantity all that is held now was closed, whatever was told before.
+    """
     if price <= 0:
         raise UsageError(f"--exit-price {price} is no price.", "It must be above 0.")
     qty = held.size if quantity is None else quantity
     if not 0 < qty <= held.size:
-        raise UsageError(f"--quantity {qty} cannot be closed: {held.size} {held.symbol} is held.")
-    row = connection.execute("SELECT epoch FROM authority WHERE account_id = %s", (held.account.id,)).fetchone()
-    connection.rollback()
+        raise UsageError(
+            f"--quantity {qty} cannot be closed: {held.size} {held.symbol} is held.",
+            "Was it booked already? See: atb db trades",
+        )
+    row = line.connection.execute("SELECT epoch FROM authority WHERE account_id = %s", (held.account.id,)).fetchone()
+    line.connection.rollback()
     assert row is not None
     paper = held.account.environment == "paper"  # no exchange will ever tell of it
     execution = Execution(price, not paper, "recorded by hand" + ("" if paper else ", provisional"))
-    return _book(connection, held, row[0], execution, qty, reason, evidence, fee_bps)
+    may_be_booked = not paper and quantity is not None and not another
+    body = _body(held, execution, qty, reason, evidence, fee_bps) | {"may_be_booked": may_be_booked}
+    return _book(line, held, row[0], execution, body)
 
 
-def fence_and_halt(connection: Connection[Any], account: AccountRow, *, reason: str, evidence: str) -> int:
+def fence_and_halt(line: Line, account: AccountRow, *, reason: str, evidence: str) -> int:
     """From here on no engine can append anything to the account, nor open anything. Returns the epoch."""
-    epoch = take_authority(connection, account.id, insist=True)
+    epoch = line.surely(lambda connection: take_authority(connection, account.id, insist=True))
     halt = {"action": "halt", "reason": reason, "by": evidence}
-    append(connection, account.id, epoch, [Entry(f"halt:{uuid.uuid4().hex}", "control", datetime.now(UTC), halt)])
+    line.append(account.id, epoch, [Entry(f"halt:{uuid.uuid4().hex}", "control", datetime.now(UTC), halt)])
     return epoch
 
 
 def close_all(
-    connection: Connection[Any], account: AccountRow, epoch: int, closer: Closer, *, reason: str, evidence: str,
+    line: Line, account: AccountRow, epoch: int, closer: Closer, *, reason: str, evidence: str,
     fee_bps: Decimal = DEFAULT_FEE_BPS,
 ) -> tuple[list[Closed], list[tuple[Held, str]]]:  # fmt: skip
     """Close all that a fenced account holds. Returns what was closed, and what is held all the same, and why."""
     closed: list[Closed] = []
     failed: dict[tuple[str, str], str] = {}
-    for held in open_positions(connection, account):
+    for held in line.surely(lambda connection: open_positions(connection, account)):
         try:
             execution = closer.close(held)
-            closed.append(_book(connection, held, epoch, execution, held.size, reason, evidence, fee_bps))
+            body = _body(held, execution, held.size, reason, evidence, fee_bps)
+            closed.append(_book(line, held, epoch, execution, body))
         except AtbError as error:
-            connection.rollback()
+            line.connection.rollback()
             failed[held.market, held.symbol] = error.what
     if closer.orders_are_gone:
-        _cancel(connection, account, epoch, f"{reason}: {evidence}")
-    left = [(h, failed.get((h.market, h.symbol), "it is held still")) for h in open_positions(connection, account)]
-    connection.rollback()
-    return closed, left
+        _cancel(line, account, epoch, f"{reason}: {evidence}")
+    still = line.surely(lambda connection: open_positions(connection, account))
+    line.connection.rollback()
+    return closed, [(h, failed.get((h.market, h.symbol), "it is held still")) for h in still]
 
 
-def _book(
-    connection: Connection[Any], held: Held, epoch: int, execution: Execution, qty: Decimal, reason: str, evidence: str,
-    fee_bps: Decimal,
-) -> Closed:  # fmt: skip
-    side = "sell" if held.side == "LONG" else "buy"
-    trade_id = f"{'hand' if execution.provisional else 'paper'}-{uuid.uuid4().hex}"
-    fee = (qty * execution.price * fee_bps / 10_000).quantize(Decimal("1e-8"))
-    body = {
-        "symbol": held.symbol, "market": held.market, "side": side, "qty": qty, "price": execution.price, "fee": fee,
-        "venue_trade_id": trade_id, "reason": reason, "provisional": execution.provisional, "evidence": evidence,
-        "reduce_only": True,
+def _body(
+    held: Held, execution: Execution, qty: Decimal, reason: str, evidence: str, fee_bps: Decimal
+) -> dict[str, Any]:
+    return {
+        "symbol": held.symbol, "market": held.market, "side": "sell" if held.side == "LONG" else "buy", "qty": qty,
+        "price": execution.price, "fee": (qty * execution.price * fee_bps / 10_000).quantize(Decimal("1e-8")),
+        "venue_trade_id": f"{'hand' if execution.provisional else 'paper'}-{uuid.uuid4().hex}", "reason": reason,
+        "provisional": execution.provisional, "evidence": evidence, "reduce_only": True,
     }  # fmt: skip
-    name = f"fill:{held.market}:{held.symbol}:{side}:{trade_id}"
-    append(connection, held.account.id, epoch, [Entry(name, "fill", datetime.now(UTC), body, held.session_id)])
-    trade = connection.execute(
-        "SELECT pnl FROM trades JOIN fills USING (account_id, seq) WHERE account_id = %s AND fills.id = %s",
-        (held.account.id, name),
-    ).fetchone()
-    rest = connection.execute(
-        "SELECT size FROM positions WHERE account_id = %s AND market = %s AND symbol = %s AND status = 'OPEN'",
-        (held.account.id, held.market, held.symbol),
+
+
+def _book(line: Line, held: Held, epoch: int, execution: Execution, body: dict[str, Any]) -> Closed:
+    name = fill_id(held.symbol, body["side"], body["venue_trade_id"], held.market)
+    line.append(held.account.id, epoch, [Entry(name, "fill", datetime.now(UTC), body, held.session_id)])
+    booked, pnl, left = line.surely(lambda connection: _outcome(connection, held, name))
+    known = body["qty"] - booked
+    how = f"{known:f} of it was booked already as the exchange's own" if known else execution.how
+    return Closed(held.account.name, held.symbol, body["qty"], execution.price, body["fee"], pnl, how, left)
+
+
+def _outcome(connection: Connection[Any], held: Held, name: str) -> tuple[Decimal, Decimal | None, Decimal]:
+    """How much of a fill counts, the profit of the trade that it closed, and what is held after it."""
+    symbol = (held.account.id, held.market, held.symbol)
+    row = connection.execute(
+        "SELECT effective_qty, pnl, (SELECT size FROM positions p WHERE (p.account_id, p.market, p.symbol) = (%s, %s, %s) "
+        "AND status = 'OPEN') FROM fills LEFT JOIN trades USING (account_id, seq) "
+        "WHERE fills.account_id = %s AND fills.id = %s",
+        (*symbol, held.account.id, name),
     ).fetchone()
     connection.rollback()
-    return Closed(
-        held.account.name, held.symbol, qty, execution.price, fee, trade[0] if trade else None, execution.how,
-        rest[0] if rest else Decimal(0),
-    )  # fmt: skip
+    assert row is not None
+    return row[0], row[1], row[2] or Decimal(0)
 
 
-def _cancel(connection: Connection[Any], account: AccountRow, epoch: int, reason: str) -> None:
+def _cancel(line: Line, account: AccountRow, epoch: int, reason: str) -> None:
     """Book the account's working orders as cancelled, on the word of whoever says so."""
     entries: list[Entry] = []
-    for name, _, _ in working_orders(connection, account):
+    for name, _, _ in line.surely(lambda connection: working_orders(connection, account)):
         body = {"client_order_id": name, "state": "cancelled", "reason": reason}
         entries.append(Entry(f"cancel:{name}:{uuid.uuid4().hex}", "order", datetime.now(UTC), body))
-    connection.rollback()
+    line.connection.rollback()
     if entries:
-        append(connection, account.id, epoch, entries)
+        line.append(account.id, epoch, entries)
 
 
 def parse_prices(texts: Sequence[str]) -> tuple[dict[str, Decimal], Decimal | None]:

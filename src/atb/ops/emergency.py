@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from atb.core.errors import AtbError, Disagreement, UsageError
 from atb.ledger.accounts import AccountRow, all_accounts
+from atb.ledger.line import Line
 from atb.ops.closing import (
     AtLastMark,
     Closed,
@@ -106,7 +107,7 @@ def closer_for(record_only: bool, exit_prices: Sequence[str]) -> Callable[[Accou
 
 
 def close_accounts(
-    connection: Connection[Any], accounts: Sequence[AccountRow], closer: Callable[[AccountRow], Closer], *, reason: str,
+    line: Line, accounts: Sequence[AccountRow], closer: Callable[[AccountRow], Closer], *, reason: str,
     evidence: str, fee_bps: Decimal,
 ) -> tuple[list[Closed], list[tuple[Held, str]], list[AtbError]]:  # fmt: skip
     """Fence and halt all accounts first, then close them; one that cannot be closed does not keep the others open.
@@ -118,16 +119,16 @@ def close_accounts(
     epochs: dict[AccountRow, int] = {}
     for account in accounts:
         try:
-            epochs[account] = fence_and_halt(connection, account, reason=reason, evidence=evidence)
+            epochs[account] = fence_and_halt(line, account, reason=reason, evidence=evidence)
         except AtbError as error:
-            connection.rollback()
+            line.connection.rollback()
             failures.append(error)
-    _check_prices(connection, list(epochs), closer)
+    _check_prices(line.connection, list(epochs), closer)
     closed: list[Closed] = []
     left: list[tuple[Held, str]] = []
     for account, epoch in epochs.items():
         done, undone = close_all(
-            connection, account, epoch, closer(account), reason=reason, evidence=evidence, fee_bps=fee_bps
+            line, account, epoch, closer(account), reason=reason, evidence=evidence, fee_bps=fee_bps
         )
         closed += done
         left += undone

@@ -13,7 +13,7 @@ from atb.core.timeframe import parse_time_ms
 from atb.core.types import symbol_for
 from atb.ledger.accounts import AccountRow, all_accounts
 from atb.ledger.entries import Entry, fill_id
-from atb.ledger.journal import append
+from atb.ledger.line import Line
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -22,16 +22,22 @@ NEEDED = ("time", "symbol", "side", "qty", "price", "trade_id")
 OPTIONAL = ("fee", "fee_asset", "fee_quote", "client_order_id")
 
 
-def import_file(connection: Connection[Any], path: Path, account: str | None) -> tuple[int, int]:
+def import_file(line: Line, path: Path, account: str | None) -> tuple[int, int]:
     """Append the file's executions to an account, all or none. Returns how many were new, and how many were there."""
-    chosen = _account(connection, account)
-    entries = [_entry(chosen, path, line, row) for line, row in _rows(path)]
-    row = connection.execute("SELECT epoch FROM authority WHERE account_id = %s", (chosen.id,)).fetchone()
-    connection.rollback()
+    chosen = _account(line.connection, account)
+    entries = [_entry(chosen, path, number, row) for number, row in _rows(path)]
+    row = line.connection.execute("SELECT epoch FROM authority WHERE account_id = %s", (chosen.id,)).fetchone()
     assert row is not None
-    written = append(connection, chosen.id, row[0], sorted(entries, key=lambda entry: entry.at))
-    fills = sum(chained.entry.kind == "fill" for chained in written)
-    return fills, len(entries) - fills
+    # Asked before: an append that had to find out whether it was written does not know what was new.
+    new = {entry.id for entry in entries} - _known(line.connection, chosen, entries)
+    line.connection.rollback()
+    line.append(chosen.id, row[0], sorted(entries, key=lambda entry: entry.at))
+    return len(new), len(entries) - len(new)
+
+
+def _known(connection: Connection[Any], account: AccountRow, entries: list[Entry]) -> set[str]:
+    query = "SELECT id FROM entries WHERE account_id = %s AND id = ANY(%s)"
+    return {row[0] for row in connection.execute(query, (account.id, [entry.id for entry in entries]))}
 
 
 def _account(connection: Connection[Any], name: str | None) -> AccountRow:

@@ -1,0 +1,84 @@
+"""A connection that is made anew when it breaks, for a command that writes.
+
+Whether a commit arrived is not known when the connection breaks before its answer. The command must not end there: typed once
+more it would make new ids, and book twice. So the same entries are appended again over another connection.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from atb.core.errors import DatabaseError, OutcomeUnknown
+from atb.ledger.connect import Where, connect
+from atb.ledger.entries import Chained, Entry
+from atb.ledger.journal import append
+from atb.ledger.steady import record_event
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from psycopg import Connection
+
+T = TypeVar("T")
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
+
+
+class Line:
+    """A line to one database; waits out an outage for up to `patience_s` seconds, and says so with `say`."""
+
+    def __init__(
+        self, where: Where, patience_s: float = 30.0, say: Callable[[str], object] = lambda _: None
+    ) -> None:  # fmt: skip
+        self.where, self.patience_s, self.say = where, patience_s, say
+        self.connection: Connection[Any] = connect(where)
+
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.connection.close()
+
+    def append(self, account_id: int, epoch: int, entries: Sequence[Entry]) -> list[Chained]:
+        """As `journal.append`; when the connection breaks, whether it was written is found out."""
+        return self.surely(lambda connection: append(connection, account_id, epoch, entries))
+
+    def surely(self, work: Callable[[Connection[Any]], T]) -> T:
+        """What `work` gives, over another connection where this one breaks. It must bear being done twice."""
+        began = time.monotonic()
+        lost: DatabaseError | None = None
+        while True:
+            try:
+                done = work(self.connection)
+                break
+            except OutcomeUnknown as error:
+                lost = error
+            except Exception as error:
+                if not self.connection.closed or isinstance(error, DatabaseError):
+                    raise
+                lost = DatabaseError(str(error).strip())
+            self._again(began, lost)
+        if lost is not None:
+            self._tell(time.monotonic() - began, lost)
+        return done
+
+    def _again(self, began: float, lost: DatabaseError) -> None:
+        """Another connection; an error if there is none in time."""
+        wait_s = FIRST_WAIT_S
+        self.connection.close()
+        while True:
+            try:
+                self.connection = connect(self.where)
+                return
+            except DatabaseError:
+                if time.monotonic() - began + wait_s > self.patience_s:
+                    hint = "Before typing it again, see what was booked: atb db trades, atb db positions"
+                    raise OutcomeUnknown(lost.what, hint) from None
+            time.sleep(wait_s)
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+    def _tell(self, seconds: float, lost: DatabaseError) -> None:
+        message = f"Back after {seconds:.1f} s, all is written once. {lost.what}"
+        self.say(message)
+        record_event(self.connection, "warning", "ledger", "database_outage", message)

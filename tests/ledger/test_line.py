@@ -1,0 +1,117 @@
+"""A command whose connection breaks between commit and answer books once, and knows it."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from atb.core.errors import DatabaseError, OutcomeUnknown
+from atb.ledger.connect import from_url
+from atb.ledger.line import Line
+from tests.database import Book, Postgres, book, postgres
+from tests.integration.shell import Shell
+from tests.ledger.cut import wire
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    with postgres(tmp_path_factory.mktemp("postgres")) as running:
+        yield running
+
+
+@pytest.fixture
+def url(server: Postgres) -> str:
+    return server.url(server.database())
+
+
+@pytest.fixture
+def held(url: str) -> Iterator[Book]:
+    """A real account with 0.1 BTCUSDT, and one of paper with as much."""
+    with psycopg.connect(url) as connection:
+        for name, environment in (("paper:one", "paper"), ("binance-main", "real")):
+            made = book(connection, name, environment)
+            made.append(made.fill("buy", "0.1", "50000", "1"), made.mark(1, BTCUSDT="51000"))
+        yield made
+
+
+def through(url: str, port: int) -> str:
+    return re.sub(r":\d+/", f":{port}/", url)
+
+
+def counted(connection: psycopg.Connection[Any], query: str) -> Any:
+    row = connection.execute(query).fetchone()
+    connection.rollback()
+    assert row is not None
+    return row[0]
+
+
+@pytest.mark.parametrize("cuts", [1, 3])
+def test_an_exit_is_booked_once(server: Postgres, url: str, held: Book, tmp_path: Path, cuts: int) -> None:
+    with wire(server.server.port, cuts) as cut:
+        shell = Shell(tmp_path, DATABASE_URL=through(url, cut.port))
+        what = ("--symbol", "BTCUSDT", "--exit-price", "52000", "--account", "binance-main")
+        ran = shell("db", "close-position", *what, ok=True)
+        assert cut.left == 0 and "all is written once" in ran.err
+    assert counted(held.connection, "SELECT count(*) FROM fills WHERE provisional") == 1
+    assert counted(held.connection, "SELECT sum(pnl) FROM trades") is not None
+    assert counted(held.connection, "SELECT message FROM events WHERE code = 'database_outage'")
+    assert Shell(tmp_path, DATABASE_URL=url)("db", "verify").code == 0
+
+
+def test_an_emergency_close_goes_through(server: Postgres, url: str, held: Book, tmp_path: Path) -> None:
+    """Its fence, its halt and its fills: each commit's answer is lost once."""
+    with wire(server.server.port, 4) as cut:
+        shell = Shell(tmp_path, DATABASE_URL=through(url, cut.port))
+        number = held.session
+        done = shell(
+            "db",
+            "emergency-close-all",
+            "--session-id",
+            number,
+            "--record-only",
+            "--exit-price",
+            "52000",
+            "--json",
+            ok=True,
+        )
+        assert cut.left == 0 and [c["qty"] for c in done.json["closed"]] == ["0.1"] and not done.json["left_open"]
+    assert counted(held.connection, "SELECT count(*) FROM fills WHERE provisional") == 1
+    assert counted(held.connection, "SELECT count(*) FROM entries WHERE kind = 'control'") == 1
+    assert Shell(tmp_path, DATABASE_URL=url)("db", "verify").code == 0
+
+
+def test_a_file_is_imported_once(server: Postgres, url: str, held: Book, tmp_path: Path) -> None:
+    rows = "".join(f"2026-01-0{n}T00:00:00Z,BTCUSDT,buy,0.1,5000{n},{n}\n" for n in range(2, 6))
+    (tmp_path / "fills.csv").write_text("time,symbol,side,qty,price,trade_id\n" + rows)
+    with wire(server.server.port, 1) as cut:
+        shell = Shell(tmp_path, DATABASE_URL=through(url, cut.port))
+        ran = shell("db", "import-trades", tmp_path / "fills.csv", "--account", "binance-main", ok=True)
+        assert ran.out == "Booked 4; 0 were booked already.\n"
+    assert counted(held.connection, "SELECT count(*) FROM fills WHERE account_id = 2") == 5
+
+
+def test_a_database_that_stays_away_leaves_it_unknown(server: Postgres, url: str, held: Book) -> None:
+    with wire(server.server.port, 1) as cut:
+        line = Line(from_url(through(url, cut.port)), patience_s=0.5)
+        cut.listener.shutdown(socket.SHUT_RDWR)  # the connection that is open goes on, no other is taken
+        with line, pytest.raises(OutcomeUnknown, match="whether it was is not known") as error:
+            line.append(held.account.id, held.epoch, [held.fill("sell", "0.1", "52000", "2")])
+        assert "atb db trades" in (error.value.hint or "")
+    assert counted(held.connection, "SELECT count(*) FROM fills WHERE side = 'sell'") == 1
+
+
+def test_what_is_refused_is_not_tried_again(url: str, held: Book) -> None:
+    with Line(from_url(url)) as line:
+        connection = line.connection
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            line.surely(lambda each: each.execute("SELECT * FROM nothing"))
+        line.connection.rollback()
+        with pytest.raises(DatabaseError, match="no account 999"):
+            line.append(999, 1, [])
+        assert line.connection is connection
