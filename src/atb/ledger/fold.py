@@ -133,7 +133,7 @@ class Account(Holdings):
         name = body["client_order_id"]
         if name in self.orders:
             raise ValueError(f"There is an order {name} already.")
-        if self.halted and body.get("purpose") == "entry":
+        if self.halted and body.get("purpose") == "entry" and not body.get("adopted"):  # what was sent was sent
             raise ValueError(f"The account is halted ({self.halted}): exits and stops go on, entries do not.")
         self.orders[name] = Order(
             name, seq, entry.at, entry.at, entry.session_id, key_of(body), side_of(body), body["type"],
