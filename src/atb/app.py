@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from atb.core.errors import DatabaseError, UsageError
 from atb.core.timeframe import SystemClock
@@ -80,6 +80,19 @@ class App:
         from atb.backtest.sources import Surroundings
 
         return Surroundings(self.store(), dict(self.settings.urls), SystemClock().now_ms, warn, progress)
+
+    def database_to(self, do: Literal["read", "check", "change"], warn: Say) -> Where:
+        """The database. Where it is not the one that was changed last: a reader is warned, others are refused."""
+        from atb.ledger.meant import other_than_meant, refuse_other, remember
+
+        where = self.database()
+        if do != "read":
+            refuse_other(self.settings.home, where)
+        if do == "change":
+            remember(self.settings.home, where)
+        elif (last := other_than_meant(self.settings.home, where)) is not None:
+            warn(f"This is {where.shown}; the database that was changed last from here is {last}.")
+        return where
 
     def database(self) -> Where:
         """DATABASE_URL, else the embedded server if it runs. Starts and creates nothing."""

@@ -27,6 +27,8 @@ from atb.ledger.embedded import launch as embedded_launch
 from atb.ledger.embedded import process as embedded_process
 from atb.ledger.embedded.place import place_of
 from atb.ledger.embedded.process import command_line, members, postmaster
+from tests.database import postgres
+from tests.integration.shell import Shell
 
 ROOT = Path(__file__).resolve().parents[2]
 PORT = 21_000 + os.getpid() * 41 % 9_000
@@ -663,3 +665,32 @@ def test_stop_that_is_not_heard_becomes_an_immediate_one(home: Path, monkeypatch
     assert stop(home, timeout_s=0.1) is True
     monkeypatch.undo()
     assert ask(start(home, first_port=PORT), "SELECT n FROM t") == 1
+
+
+def test_its_own_database_is_not_taken_for_the_server_that_was_meant(tmp_path: Path) -> None:
+    """A job that lost DATABASE_URL must not verify, back up or close another database than the one in use."""
+    with postgres(tmp_path / "elsewhere") as server:
+        name = server.database()
+        bare = Shell(tmp_path)
+        meant = Shell(tmp_path, DATABASE_URL=server.url(name))
+        bare("db", "start", ok=True)
+        bare("db", "verify", ok=True)
+        try:
+            meant("db", "migrate", ok=True)
+            refused = (
+                ["verify"], ["backup"], ["migrate"], ["rebuild"], ["restore", "x.sql.gz", "--yes"],
+                ["emergency-close-all", "--session-id", "1"], ["import-trades", "x.csv"],
+                ["close-position", "--symbol", "BTCUSDT", "--exit-price", "1"],
+            )  # fmt: skip
+            for command in refused:
+                ran = bare("db", *command)
+                assert ran.code == 2 and f"/{name}" in ran.message and "Set DATABASE_URL" in ran.err, command
+                assert server.password not in ran.err
+            told = bare("db", "query", "SELECT 1", ok=True)
+            assert told.out == "1\n" and f"/{name}" in told.err
+            assert meant("db", "verify", ok=True).err == ""
+            bare("db", "start", ok=True)  # its own is meant, now
+            assert bare("db", "verify", ok=True).err == ""
+            assert "changed last" in meant("db", "query", "SELECT 1", ok=True).err
+        finally:
+            bare("db", "stop")

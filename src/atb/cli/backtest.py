@@ -97,7 +97,9 @@ def backtest(
     request = _request(locals())
     _refuse_file(export)
     application = open_app()
-    where = application.database() if log_to_db else None  # no database is told before the work, not after it
+    where = (
+        application.database_to("change", warn) if log_to_db else None
+    )  # no database is told before the work, not after it
     progress = ProgressLine()
     try:
         result = application.backtest(request, warn, progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -34,8 +34,10 @@ def _open() -> App:
     return open_app()
 
 
-def database() -> Where:
-    return _open().database()
+def database(do: Literal["read", "check", "change"] = "read") -> Where:
+    from atb.cli.console import warn
+
+    return _open().database_to(do, warn)
 
 
 @app.command(
@@ -53,7 +55,7 @@ def verify(json: Json = False) -> None:
         if not json:
             typer.echo(f"{'✅' if good else '❌'} {text}")
 
-    report = verify_database(database(), say)
+    report = verify_database(database("check"), say)
     if json:
         print_json(report.as_dict())
     if report.error is not None:
@@ -134,7 +136,7 @@ def migrate(
     from atb.ledger.migrate import migrate as run
     from atb.ledger.version import REVISION
 
-    where = database()
+    where = database("read" if check else "change")
     if check:
         with connect(where) as connection:
             check_schema(connection, where)
@@ -163,7 +165,7 @@ def downgrade(
 
     if revision == "base" and not yes:
         raise UsageError("That drops every table, the ledger too.", "Back up first (atb db backup), then add --yes.")
-    before, after = run(database(), _open().settings.migrations, revision, down=True)
+    before, after = run(database("change"), _open().settings.migrations, revision, down=True)
     typer.echo(f"Schema version: {after or 'none'}, was {before or 'none'}.")
 
 
@@ -178,7 +180,7 @@ def rebuild() -> None:
     from atb.ledger.connect import connect
     from atb.ledger.migrate import check_schema
 
-    where, count = database(), 0
+    where, count = database("change"), 0
     with connect(where, statement_timeout_s=3600) as connection:
         check_schema(connection, where)
         for account, done in rebuild_all(connection):
@@ -238,6 +240,7 @@ def start() -> None:
     from atb.cli.console import warn
     from atb.ledger.connect import embedded
     from atb.ledger.embedded import start as run
+    from atb.ledger.meant import remember
     from atb.ledger.migrate import migrate as migrate_to
 
     application = _open()
@@ -245,6 +248,8 @@ def start() -> None:
         warn("DATABASE_URL is set: commands use that database, not the one started here.")
     server = run(application.settings.home, warn)
     before, after = migrate_to(embedded(server), application.settings.migrations)
+    if not application.settings.database_url:
+        remember(application.settings.home, embedded(server))
     typer.echo(f"Postgres {server.version} runs at {server.url()}" + ("" if before == after else f", schema {after}."))
 
 

@@ -61,7 +61,7 @@ def backup(
     if file is not None:
         raise UsageError(f"A backup names its file itself; {file} means nothing.", "Did you mean --verify?")
     app = _app()
-    done = back_up(lambda: (app.database(), app.tool_environment()), dir, keep_days)
+    done = back_up(lambda: (app.database_to("check", warn), app.tool_environment()), dir, keep_days)
     if json:
         print_json(done._asdict() | {"path": str(done.path)})
         return
@@ -77,7 +77,9 @@ def _verify(file: Path | None, folder: Path, json: bool) -> None:
     from atb.ops.backup_verify import newest_backup, verify_dump
 
     app = _app()
-    done = verify_dump(app.database(), app.tool_environment(), file or newest_backup(folder), _migrate(app))
+    done = verify_dump(
+        app.database_to("check", warn), app.tool_environment(), file or newest_backup(folder), _migrate(app)
+    )
     if json:
         print_json(done._asdict() | {"path": str(done.path)})
         return
@@ -102,7 +104,7 @@ def restore(
     from atb.ops.restore import restore as run
 
     app = _app()
-    where = app.database()
+    where = app.database_to("change", warn)
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
         typer.confirm(f"Put {file} in the place of {where.shown}? The old one is kept aside.", abort=True, err=True)
     done = run(where, app.tool_environment(), file, _migrate(app))

@@ -12,7 +12,6 @@ import typer
 from atb.cli.lean import LeanCommand
 
 if TYPE_CHECKING:
-    from atb.app import App
     from atb.ledger.connect import Where
     from atb.ledger.line import Line
     from atb.ops.closing import Closed, Held
@@ -65,7 +64,7 @@ def close_position(
 ) -> None:
     from atb.ops.closing import find_position, open_positions, parse_amount, record_exit
 
-    with _line(_open().database()) as line:
+    with _line(_database()) as line:
         held = find_position(_all_positions(line.connection, open_positions), symbol.strip().upper(), account)
         receipt = record_exit(
             line, held, price=parse_amount(exit_price, "--exit-price"),
@@ -96,7 +95,7 @@ def emergency_close_all(
 
     if exit_price and not record_only:
         raise UsageError("--exit-price says what was closed by hand.", "Add --record-only.")
-    where = _open().database()
+    where = _database()
     with _line(where) as line:
         accounts = concerned(line.connection, account_of(line.connection, session_id, where.shown), everything)
         plans = plan_lines(line.connection, accounts)
@@ -147,7 +146,7 @@ def import_trades(
     from atb.cli.console import print_json
     from atb.ops.importing_trades import import_file
 
-    with _line(_open().database()) as line:
+    with _line(_database()) as line:
         booked, known = import_file(line, file, account)
     if json:
         print_json({"booked": booked, "already_booked": known})
@@ -155,10 +154,10 @@ def import_trades(
         typer.echo(f"Booked {booked}; {known} were booked already.")
 
 
-def _open() -> App:
-    from atb.cli.console import open_app
+def _database() -> Where:
+    from atb.cli.console import open_app, warn
 
-    return open_app()
+    return open_app().database_to("change", warn)
 
 
 def _line(where: Where) -> Line:
