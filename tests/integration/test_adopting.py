@@ -12,8 +12,9 @@ import psycopg
 import pytest
 
 from atb.core.order_id import client_order_id
+from atb.core.orders import SeenFill, SeenOrder
 from atb.core.types import symbol_for
-from atb.execution.adopting import SeenFill, SeenOrder, entries_for
+from atb.execution.adopting import entries_for
 from atb.ledger.accounts import take_authority
 from atb.ledger.entries import Entry
 from atb.ledger.journal import append

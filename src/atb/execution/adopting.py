@@ -7,46 +7,13 @@ appended as the engine itself would have; what the ledger has already is left as
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
-from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 from atb.core.order_id import parse_order_id, tag
-from atb.core.types import Symbol
+from atb.core.orders import SeenFill, SeenOrder
 from atb.ledger.entries import Entry, fill_id
 
 EVIDENCE = "told by the exchange, known by its client id"
-
-
-class SeenOrder(NamedTuple):
-    """An order as the exchange tells of it. Quantities in base, prices in quote; None where it has none."""
-
-    client_order_id: str
-    venue_order_id: str
-    symbol: Symbol
-    side: str
-    type: str
-    qty: Decimal
-    price: Decimal | None
-    stop_price: Decimal | None
-    state: str  # as the ledger names them: open, partially_filled, filled, cancelled, rejected, expired
-    created_at: datetime
-    updated_at: datetime
-
-
-class SeenFill(NamedTuple):
-    """An execution as the exchange tells of it. `fee_quote`: the fee's worth where it is in a third asset."""
-
-    venue_trade_id: str
-    venue_order_id: str
-    symbol: Symbol
-    side: str
-    qty: Decimal
-    price: Decimal
-    fee: Decimal
-    fee_asset: str
-    fee_quote: Decimal | None
-    at: datetime
 
 
 def is_ours(client_order_id: str, account: str, symbol: str) -> bool:

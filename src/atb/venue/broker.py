@@ -1,0 +1,70 @@
+"""The port for orders: what the executor asks of an exchange, real or simulated, and what its answers may mean.
+
+Each call ends in one of three ways: an answer that was understood; ExchangeRefused, when the exchange certainly did not do it;
+OrderUnknown (for what changes something) or ExchangeUnavailable (for what only asks), when nobody knows. Unknown is looked up by
+client id, never sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from atb.core.errors import ExchangeUnavailable
+from atb.core.orders import Balance, KeyRights, NewOrder, SeenFill, SeenOrder
+from atb.core.types import MarketRules, Symbol
+
+
+class OrderUnknown(ExchangeUnavailable):
+    """Whether the exchange did it is not known: a time-out, a broken connection, an answer that is none."""
+
+
+class Features(NamedTuple):
+    """What a venue has. stop_types: best first; max_stops: working stop orders of a symbol; pairs: take-profit and stop
+    as one, of which the first to fill cancels the other."""
+
+    stop_types: tuple[str, ...]
+    max_stops: int
+    pairs: bool
+
+
+class Window(NamedTuple):
+    """Until when the exchange may take a request: signed as of `made_at_ms` of its own clock, for `length_ms`."""
+
+    made_at_ms: int
+    length_ms: int
+
+
+class Broker(Protocol):
+    """One account at one venue."""
+
+    venue: str
+    features: Features
+
+    def now_ms(self) -> int:
+        """The exchange's clock, by the skew that was measured last."""
+        ...
+
+    def market_rules(self, symbol: Symbol) -> MarketRules: ...
+
+    def place(self, order: NewOrder, window: Window) -> SeenOrder: ...
+
+    def place_pair(self, take: NewOrder, stop: NewOrder, window: Window) -> tuple[SeenOrder, SeenOrder]: ...
+
+    def cancel(self, symbol: Symbol, client_order_id: str) -> SeenOrder:
+        """Its last state, which may be filled. ExchangeRefused where the exchange knows of no such working order."""
+        ...
+
+    def find(self, symbol: Symbol, client_order_id: str) -> SeenOrder | None:
+        """None: the exchange says that it knows of none by this id, which may mean not yet."""
+        ...
+
+    def open_orders(self, symbols: Sequence[Symbol]) -> list[SeenOrder]: ...
+
+    def fills(self, symbol: Symbol, since_ms: int) -> list[SeenFill]:
+        """All executions of the account since then, in order; as many requests as that takes."""
+        ...
+
+    def balances(self) -> dict[str, Balance]: ...
+
+    def rights(self) -> KeyRights: ...
