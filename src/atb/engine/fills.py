@@ -47,6 +47,15 @@ def book_fill(
     row.rule = rule
 
 
+def enter_position(p: Any, market: Any) -> None:
+    """What an entry's fill leaves behind: the position begins now, at what it cost."""
+    p.entry_qty = p.qty
+    p.entry_price = p.cost / (p.qty * market.lot)
+    p.best_close = p.entry_price
+    p.closes_held = 0
+    p.partials_done = 0
+
+
 def want_nothing(p: Any) -> None:
     """No target and no levels: of this symbol nothing is held and nothing is wanted."""
     p.target_qty = 0
@@ -101,11 +110,7 @@ def buy_at_open(t: int, s: int, open_: float, p: Any, market: Any, a: Any, rules
     book_fill(t, s, lots, price, p.target_reason, rule, p, market, a, rules, row)
     a.open_positions += 1
     p.target_qty = p.qty
-    p.entry_qty = p.qty
-    p.entry_price = p.cost / (p.qty * market.lot)
-    p.best_close = p.entry_price
-    p.closes_held = 0
-    p.partials_done = 0
+    enter_position(p, market)
     return 1
 
 
