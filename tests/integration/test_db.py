@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from atb.core.errors import UsageError
 from atb.ledger.entries import Entry
-from tests.database import START, Book, Postgres, book, postgres
+from atb.ledger.migrate import migrate
+from tests.database import MIGRATIONS, START, Book, Postgres, book, postgres
 from tests.integration.shell import Shell
 
 LATEST = "SELECT id FROM trading_sessions ORDER BY start_time DESC LIMIT 1;"
@@ -202,7 +205,6 @@ def test_only_the_exit_itself_replaces_its_record(db: Shell) -> None:
 
 
 def test_what_is_not_held_any_more_is_not_sold_again(db: Shell, ledger: Book) -> None:
-    from atb.core.errors import UsageError
     from atb.ops.closing import open_positions, record_exit
 
     (held,) = open_positions(ledger.connection, ledger.account)
@@ -417,6 +419,33 @@ def test_down_and_up_again(server: Postgres, db: Shell) -> None:
     assert "Created" in Shell(db.work.parent, DATABASE_URL=server.url(name))("db", "migrate", "--create", ok=True).err
 
 
+def test_a_way_down_that_there_is_not(server: Postgres, db: Shell) -> None:
+    for revision in ("v0.1.0", "nope", "v1", "head"):
+        ran = db("db", "downgrade", revision)
+        assert ran.code == 2 and f"knows no schema version '{revision}'" in ran.message, revision
+        assert "Known: v1.0.0, base." in ran.err
+    assert db("db", "downgrade", "v1.0.0", ok=True).out == "Schema version: v1.0.0, was v1.0.0.\n"
+    ran = Shell(db.work.parent, DATABASE_URL=server.url(server.empty_database()))("db", "downgrade", "v1.0.0")
+    assert ran.code == 2 and "v1.0.0 is newer than the schema" in ran.message and "atb db migrate" in ran.err
+    with psycopg.connect(db.env["DATABASE_URL"]) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v9.0.0'")
+    ran = db("db", "downgrade", "v1.0.0")
+    assert ran.code == 6 and "is v9.0.0, which this atb does not know" in ran.message
+
+
+def test_down_from_the_second_version_and_not_up_to_it(server: Postgres, tmp_path: Path) -> None:
+    where, scripts = server.where(server.database()), tmp_path / "migrations"
+    shutil.copytree(MIGRATIONS, scripts)
+    (scripts / "versions/v1_1_0_more.py").write_text(
+        "from alembic import op\nrevision, down_revision = 'v1.1.0', 'v1.0.0'\n"
+        "def upgrade(): op.execute('CREATE TABLE more (a int)')\ndef downgrade(): op.execute('DROP TABLE more')\n"
+    )
+    with pytest.raises(UsageError, match=r"v1\.1\.0 is newer than the schema of .*, which is v1\.0\.0"):
+        migrate(where, scripts, "v1.1.0", down=True)
+    assert migrate(where, scripts) == ("v1.0.0", "v1.1.0")
+    assert migrate(where, scripts, "v1.0.0", down=True) == ("v1.1.0", "v1.0.0")
+
+
 def test_tables_changed_by_hand_are_named(db: Shell, ledger: Book) -> None:
     ledger.connection.execute("ALTER TABLE trades DROP COLUMN exit_reason")
     ledger.connection.execute("CREATE TABLE mine (a int)")
@@ -474,7 +503,6 @@ def test_a_steady_journal_waits_out_an_outage(tmp_path: Path) -> None:
 
 
 def test_a_halted_account_takes_no_entries_but_exits(db: Shell, ledger: Book) -> None:
-    from atb.core.errors import UsageError
 
     halt = {"action": "halt", "reason": "drawdown", "by": "test"}
     ledger.append(Entry("halt", "control", START, halt))

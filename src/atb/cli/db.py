@@ -161,7 +161,8 @@ def downgrade(
 
     if revision == "base" and not yes:
         raise UsageError("That drops every table, the ledger too.", "Back up first (atb db backup), then add --yes.")
-    before, after = run(database(), _open().settings.migrations, revision, down=True)
+    application = _open()
+    before, after = run(application.database(), application.settings.migrations, revision, down=True)
     typer.echo(f"Schema version: {after or 'none'}, was {before or 'none'}.")
 
 
