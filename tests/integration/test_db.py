@@ -5,14 +5,19 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from atb.core.errors import UsageError
+from atb.ledger import accounts
 from atb.ledger.entries import Entry
 from atb.ledger.migrate import migrate
 from tests.database import MIGRATIONS, START, Book, Postgres, book, postgres
@@ -214,12 +219,80 @@ def test_what_is_not_held_any_more_is_not_sold_again(db: Shell, ledger: Book) ->
 
 
 def test_an_engine_that_hangs_does_not_keep_its_authority(db: Shell, ledger: Book) -> None:
-    hung = psycopg.connect(db.env["DATABASE_URL"])
-    hung.execute("SELECT * FROM authority FOR UPDATE")
-    db("db", "emergency-close-all", "--session-id", ledger.session, ok=True)
-    assert hung.pgconn.status == 0  # as far as it knows
-    hung.close()
+    url, lock = db.env["DATABASE_URL"], "SELECT * FROM authority WHERE account_id = %s FOR UPDATE"
+    with psycopg.connect(url) as hung, psycopg.connect(url) as innocent:
+        other = book(innocent, "paper:two")
+        innocent.execute(lock, (other.account.id,))
+        innocent.execute("UPDATE authority SET holder = 'in the middle' WHERE account_id = %s", (other.account.id,))
+        hung.execute(lock, (ledger.account.id,))
+        db("db", "emergency-close-all", "--session-id", ledger.session, ok=True)
+        with pytest.raises(psycopg.OperationalError, match="terminating connection"):
+            hung.execute("SELECT 1")
+        innocent.commit()
     assert db("db", "query", "SELECT count(*) FROM positions WHERE status = 'OPEN'").out == "0\n"
+    assert db("db", "query", f"SELECT holder FROM authority WHERE account_id = {other.account.id}").out == (
+        "in the middle\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("locks", "ended"),
+    [  # a row that several have locked: its xmax is a multixact. KEY SHARE keeps nobody from an update of the epoch.
+        (("SHARE", "SHARE"), (True, True)),
+        (("KEY SHARE", "NO KEY UPDATE"), (False, True)),
+        (("NO KEY UPDATE", "KEY SHARE", "KEY SHARE"), (True, False, False)),
+    ],
+)
+def test_of_those_that_share_a_row_only_those_in_the_way_are_ended(
+    db: Shell, ledger: Book, locks: tuple[str, ...], ended: tuple[bool, ...]
+) -> None:
+    with ExitStack() as stack:
+        holders = [stack.enter_context(psycopg.connect(db.env["DATABASE_URL"])) for _ in locks]
+        for holder, lock in zip(holders, locks, strict=True):
+            holder.execute(f"SELECT * FROM authority WHERE account_id = %s FOR {lock}", (ledger.account.id,))
+        ledger.connection.execute("SET lock_timeout = '1s'")
+        ledger.connection.commit()
+        assert accounts.take_authority(ledger.connection, ledger.account.id, insist=True) > ledger.epoch
+        assert tuple(is_ended(holder) for holder in holders) == ended
+
+
+def test_a_queue_for_a_row_is_ended_to_its_head_and_a_table_lock_is_nobodys_fault(db: Shell, ledger: Book) -> None:
+    url, take = db.env["DATABASE_URL"], "UPDATE authority SET holder = 'next' WHERE account_id = %s"
+    ledger.connection.execute("SET lock_timeout = '1s'")
+    ledger.connection.commit()
+    with psycopg.connect(url) as head, psycopg.connect(url) as next_, ThreadPoolExecutor(1) as pool:
+        head.execute(take, (ledger.account.id,))
+        queued = pool.submit(next_.execute, take, (ledger.account.id,))
+        wait_until(lambda: waiting(ledger, next_))
+        accounts.take_authority(ledger.connection, ledger.account.id, insist=True)
+        assert is_ended(head) and isinstance(queued.exception(), psycopg.OperationalError)
+    with psycopg.connect(url) as migration:
+        migration.execute("LOCK TABLE authority")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            accounts.take_authority(ledger.connection, ledger.account.id, insist=True)
+        assert not is_ended(migration)
+    ledger.connection.rollback()
+
+
+def waiting(ledger: Book, other: psycopg.Connection[Any]) -> bool:
+    statement = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
+    with ledger.connection.transaction():
+        return bool(ledger.connection.execute(statement, (other.info.backend_pid,)).fetchall()[0][0])
+
+
+def is_ended(connection: psycopg.Connection[Any]) -> bool:
+    try:
+        connection.execute("SELECT 1")
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_emergency_close_all_of_a_paper_account(db: Shell, ledger: Book) -> None:
