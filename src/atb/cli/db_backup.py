@@ -96,6 +96,10 @@ def _verify(file: Path | None, folder: Path, json: bool) -> None:
 def restore(
     file: Annotated[Path, typer.Argument(help="The dump.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Go on where it cannot be asked whether a session is alive; never while one is."),
+    ] = False,
     json: Json = False,
 ) -> None:
     from atb.cli.console import print_json, warn
@@ -105,7 +109,7 @@ def restore(
     where = app.database()
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
         typer.confirm(f"Put {file} in the place of {where.shown}? The old one is kept aside.", abort=True, err=True)
-    done = run(where, app.tool_environment(), file, _migrate(app))
+    done = run(where, app.tool_environment(), file, _migrate(app), force=force)
     if json:
         print_json(done._asdict() | {"path": str(done.path)})
         return
