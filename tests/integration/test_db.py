@@ -18,8 +18,10 @@ import pytest
 
 from atb.core.errors import UsageError
 from atb.ledger import accounts
+from atb.ledger.connect import from_url
 from atb.ledger.entries import Entry
 from atb.ledger.migrate import migrate
+from atb.ledger.query import ask
 from tests.database import MIGRATIONS, START, Book, Postgres, book, postgres
 from tests.integration.shell import Shell
 
@@ -411,6 +413,51 @@ def test_what_query_refuses(db: Shell, sql: str, code: int, message: str) -> Non
 
 def test_query_shows_the_place_of_an_error(db: Shell) -> None:
     assert "  SELECT foo\n         ^\n" in db("db", "query", "SELECT foo\nFROM trades").err
+
+
+@pytest.mark.parametrize(
+    ("form", "good", "answer"),
+    [
+        ("-- x\nSELECT {}", "1", "1"),
+        ("--\r\n\t((SELECT 2, {}))", "1", "2"),
+        ("/* a /* nested */ */ (SELECT {})", "1", "1"),
+        ("( -- y ( */\n /*/ SHOW */ (SELECT {}) LIMIT 1)", "1", "1"),
+        ("WITH w AS (\n\tSELECT {})\nSELECT * FROM w;", "1", "1"),
+        ("((WITH w AS (SELECT {}) TABLE w))", "1", "1"),
+        ("/**/VALUES ({})", "1", "1"),
+        ("TABLE {}", "accounts", None),
+        ("/* SELECT */ TABLE {} ;", "accounts", None),
+        ("SELECT 'äöü\u2028', {}", "1", "äöü\u2028"),
+        ("explain (COSTS OFF) SELECT {}", "1", "Result"),
+        ("-- x\n/* SELECT /* */ */ EXPLAIN (COSTS OFF)\n SELECT {}", "1", "Result"),
+    ],
+)
+def test_query_finds_the_first_word_and_the_place_of_an_error(
+    db: Shell, form: str, good: str, answer: str | None
+) -> None:
+    where = from_url(db.env["DATABASE_URL"])
+    rows = ask(where, form.format(good), 10).rows
+    assert [row[0] for row in rows] == ([] if answer is None else [answer])
+    with pytest.raises(UsageError, match='"nope" does not exist') as caught:
+        ask(where, form.format("nope"), 10)
+    line, mark = caught.value.hint.split("\n")
+    assert line and any(asked.startswith(line) for asked in form.format("nope").split("\n"))
+    assert mark.endswith("^") and line[len(mark) - len("  ^") :].startswith("nope")
+    assert "\t" not in line or "\t" in mark
+
+
+def test_what_show_shows_and_what_is_no_statement(db: Shell) -> None:
+    where = from_url(db.env["DATABASE_URL"])
+    for show in ("SHOW transaction_read_only", "-- SELECT\n/* ( */ show transaction_read_only;"):
+        assert ask(where, show, 10).rows == [("on",)]
+        with pytest.raises(UsageError, match='unrecognized configuration parameter "nope"'):
+            ask(where, show.replace("transaction_read_only", "nope"), 10)
+    for nothing in ("-- SELECT 1", "/* SELECT /* 1 */", "((", " ; "):
+        with pytest.raises(UsageError, match="There is no statement"):
+            ask(where, nothing, 10)
+    for writing in ("/* SELECT */ DELETE FROM trades", "--\rDELETE FROM trades", "(/* /* */ SELECT */ 1)"):
+        with pytest.raises(UsageError, match=r"only reads; '(DELETE|1\))' does not"):
+            ask(where, writing, 10)
 
 
 def test_how_query_answers(db: Shell) -> None:
