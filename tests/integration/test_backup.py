@@ -171,6 +171,8 @@ def test_the_live_database_may_be_the_damaged_one(desk: Desk) -> None:
     desk.sql("ALTER TABLE entries ENABLE TRIGGER ALL")
     ran = desk.shell("db", "backup", "--verify")
     assert ran.code == 7 and "THE LIVE DATABASE IS DAMAGED" in ran.message and "atb db restore" in ran.err
+    told = desk.shell("db", "backup", "--verify", "--json")
+    assert told.code == 7 and [line for line in told.json["live"] if line in told.message and "DAMAGED" in line]
     desk.quiet()
     desk.shell("db", "restore", path, ok=True)  # an engine's connection is ended
     assert "Ledger whole: 12 entries" in desk.verify()

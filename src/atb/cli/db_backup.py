@@ -12,6 +12,7 @@ from atb.cli.lean import LeanCommand
 
 if TYPE_CHECKING:
     from atb.app import App
+    from atb.ops.backup_verify import Verified
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 # Programs beside psql and pg_dump; one with False works on files and needs no server.
@@ -72,7 +73,7 @@ def backup(
 
 
 def _verify(file: Path | None, folder: Path, json: bool) -> None:
-    from atb.cli.console import print_json, warn
+    from atb.cli.console import print_json
     from atb.core.errors import Disagreement
     from atb.ops.backup_verify import newest_backup, verify_dump
 
@@ -80,7 +81,16 @@ def _verify(file: Path | None, folder: Path, json: bool) -> None:
     done = verify_dump(app.database(), app.tool_environment(), file or newest_backup(folder), _migrate(app))
     if json:
         print_json(done._asdict() | {"path": str(done.path)})
-        return
+    else:
+        _say_verified(done)
+    damaged = next((line for line in done.live if "DAMAGED" in line), None)
+    if damaged is not None:
+        raise Disagreement(damaged, f"Stop what trades on it, then: atb db restore {done.path}")
+
+
+def _say_verified(done: Verified) -> None:
+    from atb.cli.console import warn
+
     for note in done.notes:
         warn(note)
     typer.echo(f"✅ {done.path} is whole" + (f", dump id {done.dump_id} of {done.made_at}" if done.dump_id else ""))
@@ -88,9 +98,6 @@ def _verify(file: Path | None, folder: Path, json: bool) -> None:
     typer.echo(f"✅ Ledger whole: {done.entries} entries, {done.fills} fills; tables agree")
     for line in done.live:
         typer.echo(f"{'❌' if 'DAMAGED' in line or 'cannot' in line else '✅'} {line}")
-    damaged = next((line for line in done.live if "DAMAGED" in line), None)
-    if damaged is not None:
-        raise Disagreement(damaged, f"Stop what trades on it, then: atb db restore {done.path}")
 
 
 def restore(
