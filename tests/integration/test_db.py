@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import psycopg
 import pytest
@@ -493,6 +495,52 @@ def test_urls_that_lead_nowhere(server: Postgres, tmp_path: Path) -> None:
         assert ran.code == code and message in ran.message, (url, ran.err)
         for secret in (server.password, "wr0ng-secret", "sEcret"):
             assert secret not in ran.err + ran.out
+
+
+def test_all_that_the_url_says_reaches_psql_and_pg_dump(server: Postgres, db: Shell) -> None:
+    """hostaddr saves the connection: no name server knows the host."""
+    name = db.env["DATABASE_URL"].rpartition("/")[2]
+    said = {
+        "hostaddr": "127.0.0.1", "sslmode": "disable", "sslcert": "/c e.pem", "sslkey": "/k.pem", "sslrootcert": "/r.pem",
+        "sslcrl": "/l.pem", "sslnegotiation": "postgres", "passfile": "/p", "connect_timeout": "7",
+        "application_name": "mine", "options": "-c work_mem=7MB", "target_session_attrs": "read-write",
+        "channel_binding": "disable", "require_auth": "scram-sha-256", "client_encoding": "LATIN1",
+        "gssencmode": "disable", "ssl_min_protocol_version": "TLSv1.3", "load_balance_hosts": "random",
+    }  # fmt: skip
+    url = server.url(name).replace("127.0.0.1", "no.such.host.invalid") + f"?{urlencode(said, quote_via=quote)}"
+    shell = Shell(db.work.parent, DATABASE_URL=url)
+    settings = "SELECT concat_ws(' ', current_setting('application_name'), current_setting('work_mem'))"
+    ran = shell("db", "psql", "-XAtc", settings, "-c", "\\encoding", "-c", "\\! env", ok=True)
+    assert ran.out.splitlines()[:2] == ["mine 7MB", "LATIN1"]
+    variables = dict(line.split("=", 1) for line in ran.out.splitlines() if line.startswith("PG"))
+    assert set(said.values()) <= set(variables.values()) and variables["PGSSLKEY"] == "/k.pem"
+    assert "CREATE TABLE public.entries" in shell("db", "pg_dump", "--schema-only", ok=True).out
+    # The commands themselves keep them, too, but for times that they set.
+    assert shell("db", "query", "SHOW work_mem", ok=True).out == "7MB\n"
+    assert shell("db", "query", "SHOW statement_timeout", ok=True).out == "1min\n"
+    shell("db", "backup", "--verify", shell("db", "backup", "--json", ok=True).json["path"], ok=True)
+
+
+def test_how_long_to_wait_for_a_server_is_the_urls_to_say(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://u:sEcret@127.0.0.1:{silent.getsockname()[1]}/db"
+        waited = []
+        for more in ("", "?connect_timeout=2"):
+            began = time.monotonic()
+            ran = Shell(tmp_path, DATABASE_URL=url + more)("db", "verify")
+            waited.append(time.monotonic() - began)
+            assert ran.code == 6 and "does not answer" in ran.message
+    assert waited[1] < waited[0] - 2
+
+
+def test_a_service_of_the_service_file(server: Postgres, db: Shell) -> None:
+    name = db.env["DATABASE_URL"].rpartition("/")[2]
+    (db.work.parent / ".pg_service.conf").write_text(
+        f"[ledger]\nhost=127.0.0.1\nport={server.server.port}\nuser=trading_bot\npassword={server.password}\n"
+    )
+    shell = Shell(db.work.parent, DATABASE_URL=f"postgresql:///{name}?service=ledger")
+    for command in (["psql", "-XAtc", "SELECT count(*) FROM fills"], ["query", "SELECT count(*) FROM fills"]):
+        assert shell("db", *command, ok=True).out == "0\n", command
 
 
 def test_a_user_without_rights_is_told_so(server: Postgres, db: Shell, ledger: Book) -> None:
