@@ -125,6 +125,24 @@ def test_without_atb_it_says_so(fresh: Site, tmp_path: Path) -> None:
         assert fresh.run(tmp_path / "ops" / name, PATH=f"{Path(atb).parent}:{CRON_PATH}").returncode == 0
 
 
+def test_called_through_links_the_scripts_find_what_they_share(fresh: Site, tmp_path: Path) -> None:
+    folder = tmp_path / "with a space/bin"
+    folder.mkdir(parents=True)
+    for script, logged in (("backup.sh", "Backup completed"), ("incremental.sh", "_full completed")):
+        (folder / script).symlink_to(fresh.folder / "ops" / script)
+        (folder / "nightly").unlink(missing_ok=True)
+        (folder / "nightly").symlink_to(f"../bin/{script}")
+        atb = str(Path(sys.executable).with_name("atb"))
+        done = fresh.run(folder / "nightly", ATB=atb)
+        assert done.returncode == 0, done.stderr
+        # Settings and folders are beside where the script is called.
+        assert logged in "".join(log.read_text() for log in (tmp_path / "with a space").rglob("backup.log"))
+        process = subprocess.run(
+            ["sh", "nightly"], cwd=folder, env=fresh.environment(ATB="/none"), capture_output=True, text=True
+        )
+        assert process.returncode == 127 and "atb was not found" in process.stderr
+
+
 def state_of(home: Path, port: int, folder: Path) -> tuple[str, int]:
     """What `atb db verify` says of the data in `home`, and how many fills there are."""
     shell = Shell(folder, ATB_HOME=str(home))
@@ -267,9 +285,9 @@ def test_the_init_script_of_the_container(plain_server: dict[str, str]) -> None:
 
 def test_the_scripts_are_plain_sh() -> None:
     shells = [shell for shell in ("dash", "busybox", "sh") if shutil.which(shell)]
-    for script in ("backup.sh", "incremental.sh", "postgres-init.sh"):
+    for script in ("backup.sh", "incremental.sh", "postgres-init.sh", "common.sh"):
         text = (OPS / script).read_text()
-        assert text.startswith("#!/bin/sh\n") and os.access(OPS / script, os.X_OK)
+        assert script == "common.sh" or (text.startswith("#!/bin/sh\n") and os.access(OPS / script, os.X_OK))
         for word in ("[[", "local ", "function ", "<<<", "echo -e", "source "):
             assert word not in "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#")), word
         for shell in shells:

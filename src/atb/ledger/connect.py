@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from atb.core.errors import AtbError, DatabaseError, UsageError
 
@@ -53,7 +53,7 @@ def from_url(url: str) -> Where:
         )
     try:
         parts = urlsplit("postgresql" + text[len(scheme) :])
-        port = parts.port
+        _ = parts.port  # a ValueError when it is none
     except ValueError:
         raise UsageError(
             "DATABASE_URL has a port that is no number, or a password with characters that must be escaped.",
@@ -63,9 +63,10 @@ def from_url(url: str) -> Where:
         raise UsageError("DATABASE_URL has a / or ? in its user or password.", "Escape them there as %2F and %3F.")
     if len(parts.path) <= 1:
         raise UsageError("DATABASE_URL names no database.", "Add it at the end: .../ai_trading_bot")
-    host = (parts.hostname or "") + (f":{port}" if port else "")
-    shown = urlunsplit(parts._replace(netloc=f"{parts.username}@{host}" if parts.username else host, query=""))
-    return Where(urlunsplit(parts), shown, embedded=False)
+    host = parts.netloc.rpartition("@")[2]
+    shown = f"postgresql://{parts.username}@{host}" if parts.username else f"postgresql://{host}"
+    # Not urlunsplit: of a URL without a host, which means the socket, it leaves one slash.
+    return Where("postgresql" + text[len(scheme) :], shown + parts.path, embedded=False)
 
 
 def _begin(text: str) -> str:
@@ -78,6 +79,7 @@ def connect(
 ) -> Connection[Any]:
     """A connection, or a DatabaseError that says what is wrong and what to do."""
     import psycopg
+    from psycopg.conninfo import conninfo_to_dict
 
     times = {
         "statement_timeout": statement_timeout_s, "lock_timeout": LOCK_TIMEOUT_S,
@@ -85,9 +87,10 @@ def connect(
     }  # fmt: skip
     options = " ".join(f"-c {name}={int(seconds * 1000)}" for name, seconds in times.items())
     try:
+        given = conninfo_to_dict(where.conninfo)
         connection = psycopg.connect(
-            where.conninfo, connect_timeout=CONNECT_TIMEOUT_S, application_name="atb", options=options,
-            autocommit=autocommit,
+            where.conninfo, connect_timeout=given.get("connect_timeout") or CONNECT_TIMEOUT_S, application_name="atb",
+            options=f"{given.get('options') or ''} {options}", autocommit=autocommit,
         )  # fmt: skip
     except psycopg.Error as error:
         raise explained(error, where) from None
@@ -114,9 +117,10 @@ def explained(error: Exception, where: Where) -> AtbError:
 def libpq_environment(where: Where) -> dict[str, str]:
     """The variables with which psql and pg_dump reach the database; nothing of it is on a command line."""
     from psycopg.conninfo import conninfo_to_dict
+    from psycopg.pq import Conninfo
 
-    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "dbname": "PGDATABASE", "password": "PGPASSWORD"}
-    names |= {"passfile": "PGPASSFILE", "sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "options": "PGOPTIONS"}
+    # libpq itself tells which of its parameters have a variable; sslpassword and the keepalives have none.
+    names = {o.keyword.decode(): o.envvar.decode() for o in Conninfo.get_defaults() if o.envvar}
     known = conninfo_to_dict(where.conninfo)
     return {variable: str(known[name]) for name, variable in names.items() if known.get(name) not in (None, "")}
 

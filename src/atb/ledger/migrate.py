@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atb.core.errors import DatabaseError
+from atb.core.errors import DatabaseError, UsageError
 from atb.ledger.connect import Where, connect, explained
 from atb.ledger.version import FINGERPRINT, REVISION, fingerprint, order_of, revision_of
 
 if TYPE_CHECKING:
+    from alembic.config import Config
     from psycopg import Connection
 
 LOCK = 7_204_513  # any number: whoever migrates holds the advisory lock of it
@@ -54,6 +55,8 @@ def migrate(where: Where, scripts: Path, target: str = "head", *, down: bool = F
             driver: Any = connection.connection.driver_connection
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
             before = revision_of(driver)
+            if down:
+                _check_way_down(before, target, _revisions(config), where)
             config.attributes["connection"] = connection
             (command.downgrade if down else command.upgrade)(config, target)
             after = revision_of(driver)
@@ -74,6 +77,29 @@ def _write_anew(where: Where) -> None:
     with connect(where, statement_timeout_s=3600) as connection:
         for _ in rebuild_all(connection):
             pass
+
+
+def _revisions(config: Config) -> list[str]:
+    """The schema versions this atb has migrations for, the oldest first."""
+    from alembic.script import ScriptDirectory
+
+    return [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()][::-1]
+
+
+def _check_way_down(current: str | None, target: str, known: list[str], where: Where) -> None:
+    """Alembic would speak of revisions that it cannot locate, or do nothing."""
+    if target != "base" and target not in known:
+        raise UsageError(f"This atb knows no schema version '{target}'.", f"Known: {', '.join(known)}, base.")
+    if current is not None and current not in known:
+        raise DatabaseError(
+            f"The schema of {where.shown} is {current}, which this atb does not know.",
+            f"Take it back with the atb that made it (this one knows {', '.join(known)}).",
+        )
+    if target != "base" and (current is None or known.index(target) > known.index(current)):
+        raise UsageError(
+            f"{target} is newer than the schema of {where.shown}, which is {current or 'none: it has no tables yet'}.",
+            "To bring it up to date: atb db migrate",
+        )
 
 
 def create_database(where: Where) -> bool:
