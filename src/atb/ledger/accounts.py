@@ -22,6 +22,8 @@ class AccountRow(NamedTuple):
     market: str
     environment: str
     quote: str
+    key_identity: str
+    created: str  # seconds since 1970, as Postgres writes them: a time that Python does not know must not stop anybody
 
 
 TAKE = (
@@ -34,7 +36,7 @@ END_BLOCKERS = (
     "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE relation = 'authority'::regclass AND granted "
     "AND mode = 'RowShareLock' AND pid <> pg_backend_pid()"
 )
-COLUMNS = "id, name, venue, market, environment, quote"
+COLUMNS = "id, name, venue, market, environment, quote, key_identity, extract(epoch FROM created_at)::text"
 
 
 def open_account(

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import localcontext
 from typing import TYPE_CHECKING, Any
 
 from atb.core.errors import AtbError, DatabaseError, Fenced, UsageError
 from atb.ledger import projections as tables
+from atb.ledger.accounts import COLUMNS as ACCOUNT
+from atb.ledger.accounts import AccountRow
 from atb.ledger.entries import Chained, Entry, check, genesis, link
 from atb.ledger.fold import Account, latest_of
 from atb.ledger.projections import Projection
@@ -27,12 +29,12 @@ Statements = list[tuple[str, Sequence[Any]]]
 SAME_EXIT = timedelta(hours=1)  # an execution later than this after a record by hand is not what was recorded
 
 INSERT_ENTRY = (
-    "INSERT INTO entries (account_id, seq, epoch, id, kind, at, session_id, body, prev_hash, hash) "
-    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+    "INSERT INTO entries (account_id, seq, epoch, id, kind, at, session_id, body, recorded_at, prev_hash, hash) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 )
 CONTROL = "UPDATE authority SET halted = coalesce(%s, halted), halt_reason = %s WHERE account_id = %s"
 LOCK = (
-    "SELECT epoch, quote FROM authority JOIN accounts ON accounts.id = account_id WHERE account_id = %s "
+    f"SELECT epoch, quote, {ACCOUNT} FROM authority JOIN accounts ON accounts.id = account_id WHERE account_id = %s "
     "FOR UPDATE OF authority"
 )
 SESSIONS = f"""SELECT {", ".join(tables.SESSIONS.columns)} FROM trading_sessions WHERE id = ANY(%s) OR id =
@@ -100,11 +102,12 @@ def _chain(
 ) -> list[tuple[Chained, Statements]]:
     """The entries at their places in the chain, each with the statements that write it and what follows from it."""
     assets, prices = dict(state.assets), dict(state.prices)
+    now = datetime.now(UTC)
     written: list[tuple[Chained, Statements]] = []
     with localcontext(EXACT):
         for entry in missing:
             for each in _with_replacements(state, entry):
-                chained = link(head[0] + 1, epoch, each, head[1])
+                chained = link(head[0] + 1, epoch, each, head[1], now)
                 written.append((chained, _statements(account_id, chained, state)))
                 head = chained.seq, chained.hash
     if written:
@@ -155,7 +158,7 @@ def _read(
     known = {row[0] for row in there}
     missing = [entry for entry in batch.values() if entry.id not in known]
     _load_histories(connection, account_id, state, missing)
-    head = (parts[0][0][1], parts[0][0][2]) if parts[0] else (0, genesis(account_id))
+    head = (parts[0][0][1], parts[0][0][2]) if parts[0] else (0, genesis(AccountRow(*locked[0][2:])))
     return head, state, missing
 
 
@@ -287,8 +290,8 @@ def _with_replacements(state: Account, entry: Entry) -> Iterable[Entry]:
 
 def _statements(account_id: int, chained: Chained, state: Account) -> Statements:
     """Fold one entry in; the statements that write it and the rows that it touched."""
-    seq, epoch, entry, text, prev_hash, digest = chained
-    values = (account_id, seq, epoch, entry.id, entry.kind, entry.at, entry.session_id, text, prev_hash, digest)
+    seq, epoch, entry, text, *rest = chained
+    values = (account_id, seq, epoch, entry.id, entry.kind, entry.at, entry.session_id, text, *rest)
     out: Statements = [(INSERT_ENTRY, values)]
     read = entry._replace(body=json.loads(text))  # what every later fold will see
     touched = state.apply(seq, read)
