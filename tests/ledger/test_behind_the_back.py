@@ -7,8 +7,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from atb.ledger.accounts import AccountRow, all_accounts, open_account, take_authority
-from atb.ledger.audit import audit, rebuild
+from atb.core.words import counted
+from atb.ledger.accounts import AccountRow, all_accounts, next_session_id, open_account, take_authority
+from atb.ledger.audit import audit, audit_common, rebuild
 from atb.ledger.entries import Entry
 from atb.ledger.journal import append
 from tests.ledger.conftest import NewAccount
@@ -61,6 +62,7 @@ def test_every_column_of_an_entry_is_covered(connection: Db, new_account: NewAcc
         behind_the_back(connection, f"{change} WHERE account_id = {account.id} AND seq = 2")
         (found,) = told(connection, account)
         assert found.startswith("entries: Entry 2 "), (name, found)
+    behind_the_back(connection, "DELETE FROM entries WHERE account_id NOT IN (SELECT id FROM accounts)")
 
 
 def test_a_time_that_python_does_not_know_is_a_change_like_any(connection: Db, new_account: NewAccount) -> None:
@@ -155,3 +157,40 @@ def test_an_account_without_entries_is_whole(connection: Db) -> None:
     assert audit(connection, account).problems == []
     behind_the_back(connection, f"DELETE FROM authority WHERE account_id = {account.id}")
     assert told(connection, account) == ["authority: its row is missing."]
+
+
+def common(connection: Db) -> list[str]:
+    return [f"{problem.account}, {problem.place}: {problem.message}" for problem in audit_common(connection)]
+
+
+def test_what_an_account_that_is_gone_has_left_is_named(connection: Db, new_account: NewAccount) -> None:
+    assert common(connection) == []
+    account = three_entries(connection, new_account)
+    with connection.transaction():
+        connection.execute("SET LOCAL session_replication_role = replica")
+        connection.execute("CREATE TEMP TABLE kept AS SELECT * FROM accounts WHERE id = %s", (account.id,))
+        connection.execute("DELETE FROM accounts WHERE id = %s", (account.id,))
+    of = f"account {account.id}, "
+    counts = {"account_balances": 3, "account_state": 1, "adjustments": 3, "authority": 1, "entries": 3}
+    assert common(connection) == [
+        f"{of}{name}: {counted(count, 'row')} of an account that is gone." for name, count in counts.items()
+    ]
+    connection.execute("INSERT INTO accounts OVERRIDING SYSTEM VALUE SELECT * FROM kept")
+    connection.commit()
+    assert common(connection) == told(connection, account) == []
+
+
+@pytest.mark.parametrize("value", ["1, false", "{0}, false", "{0} - 1, true"])
+def test_session_numbers_that_would_be_given_twice(connection: Db, new_account: NewAccount, value: str) -> None:
+    account, epoch = new_account()
+    number = next_session_id(connection)
+    body = {"action": "open", "session_id": number, "strategy": "s", "mode": "paper"}
+    append(connection, account.id, epoch, [Entry("s", "session", BEGIN, body)])
+    assert common(connection) == []
+    connection.execute(f"SELECT setval('trading_sessions_id_seq', {value.format(number)})")
+    connection.commit()
+    (found,) = common(connection)
+    assert found.endswith(f"but there is a session {number} already.")
+    assert rebuild(connection, account).problems == []
+    assert common(connection) == []
+    assert next_session_id(connection) == number + 1

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from atb.core.words import counted
 from atb.ledger import projections as tables
 from atb.ledger.entries import Chained, Entry, digest, genesis
 from atb.ledger.fold import Account
@@ -39,6 +40,16 @@ MEND_AUTHORITY = (
     "UPDATE authority u SET halted = s.halted <> '', halt_reason = s.halted FROM account_state s "
     "WHERE u.account_id = %(id)s AND s.account_id = u.account_id",
 )
+STRAYS = " UNION ALL ".join(
+    f"SELECT '{name}', account_id, count(*) FROM {name} WHERE account_id NOT IN (SELECT id FROM accounts) "
+    "GROUP BY account_id"
+    for name in ("entries", "authority", *(table.name for table in tables.ALL))
+)
+NUMBERS = (
+    "SELECT last_value + is_called::int, (SELECT max(id) FROM trading_sessions) FROM trading_sessions_id_seq "
+    "WHERE last_value + is_called::int <= (SELECT max(id) FROM trading_sessions)"
+)
+MEND_NUMBERS = f"SELECT setval('trading_sessions_id_seq', highest) FROM ({NUMBERS}) AS found (next, highest)"
 SHOWN = 20  # differences of a table that are told one by one
 
 Expected = dict[str, dict[Row, Row]]  # by table and key
@@ -71,6 +82,20 @@ def audit(connection: Connection[Any], account: AccountRow) -> Audit:
                 Problem(account.name, "authority", text) for text in _wrong_authority(connection, account, chain)
             ]
     return Audit(len(chain), sum(c.entry.kind == "fill" for c in chain), problems)
+
+
+def audit_common(connection: Connection[Any]) -> list[Problem]:
+    """What belongs to no account that is there, and whether the next session's number is free."""
+    rows = connection.execute(f"{STRAYS} ORDER BY 2, 1").fetchall()
+    out = [
+        Problem(f"account {number}", name, f"{counted(count, 'row')} of an account that is gone.")
+        for name, number, count in rows
+    ]
+    for number, highest in connection.execute(NUMBERS).fetchall():
+        text = f"the next session would be number {number}, but there is a session {highest} already."
+        out.append(Problem("sessions", "trading_sessions_id_seq", text))
+    connection.rollback()
+    return out
 
 
 def _wrong_authority(connection: Connection[Any], account: AccountRow, chain: list[Chained]) -> Iterator[str]:
@@ -291,6 +316,7 @@ def rebuild(connection: Connection[Any], account: AccountRow) -> Audit:
         highest = max((link.epoch for link in chain), default=0)
         for statement in MEND_AUTHORITY:
             connection.execute(statement, {"id": account.id, "epoch": highest})
+        connection.execute(MEND_NUMBERS)
     return Audit(len(chain), sum(c.entry.kind == "fill" for c in chain), [])
 
 

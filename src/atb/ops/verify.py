@@ -8,7 +8,7 @@ from typing import Any
 
 from atb.core.errors import AtbError, DatabaseError, Disagreement
 from atb.ledger.accounts import all_accounts
-from atb.ledger.audit import audit
+from atb.ledger.audit import audit, audit_common
 from atb.ledger.connect import Where, connect
 from atb.ledger.migrate import check_schema, schema_differences
 from atb.ledger.version import revision_of
@@ -77,11 +77,13 @@ def _checks(where: Where, say: Say, report: Report) -> None:
 def _check_ledger(connection: Any, say: Say, report: Report) -> None:
     accounts = all_accounts(connection)
     connection.rollback()
+    problems = audit_common(connection)
     for account in accounts:
         found = audit(connection, account)
         report.entries += found.entries
         report.fills += found.fills
-        report.problems += [f"{p.account}, {p.place}: {p.message}" for p in found.problems]
+        problems += found.problems
+    report.problems = [f"{p.account}, {p.place}: {p.message}" for p in problems]
     for text in report.problems[:SHOWN]:
         say(False, text)
     if report.problems:
