@@ -160,7 +160,7 @@ def test_an_account_without_entries_is_whole(connection: Db) -> None:
 
 
 def common(connection: Db) -> list[str]:
-    return [f"{problem.account}, {problem.place}: {problem.message}" for problem in audit_common(connection)]
+    return [problem.said for problem in audit_common(connection)]
 
 
 def test_what_an_account_that_is_gone_has_left_is_named(connection: Db, new_account: NewAccount) -> None:

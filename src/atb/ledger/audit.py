@@ -62,6 +62,10 @@ class Problem(NamedTuple):
     place: str
     message: str
 
+    @property
+    def said(self) -> str:
+        return f"{self.account}, {self.place}: {self.message}"
+
 
 class Audit(NamedTuple):
     """What was found in one account, and how much was looked at."""
@@ -140,8 +144,8 @@ def read_chain(connection: Connection[Any], account_id: int) -> list[Chained]:
     connection.execute("SET LOCAL TimeZone = 'UTC'")
     rows = _fetched(connection, READ, account_id)
     return [
-        Chained(seq, epoch, Entry(name, kind, at, _body(text), session), text, *rest)
-        for seq, epoch, name, kind, at, session, text, *rest in rows
+        Chained(seq, epoch, Entry(name, kind, at, _body(text), session), text, recorded_at, prev_hash, stored)
+        for seq, epoch, name, kind, at, session, text, recorded_at, prev_hash, stored in rows
     ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +17,7 @@ from atb.ledger.records import amount
 if TYPE_CHECKING:
     from atb.ledger.accounts import AccountRow
 
+UNIX, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 BETWEEN = "\0"  # the parts of what is hashed: Postgres' text holds none, so no part can pass for two
 
 # kind: the fields of its body that must be there. All amounts are Decimal, all times aware.
@@ -102,9 +103,9 @@ def link(seq: int, epoch: int, entry: Entry, prev_hash: bytes, recorded_at: date
 
 def digest(prev_hash: bytes, seq: int, epoch: int, entry: Entry, text: str, recorded_at: datetime) -> bytes:
     """sha256 over every column of an entry's row, and the hash of the entry before it."""
-    session = "" if entry.session_id is None else str(entry.session_id)
-    parts = (str(seq), str(epoch), entry.id, entry.kind, utc_text(entry.at), session, text, utc_text(recorded_at))
-    return hashlib.sha256(prev_hash + BETWEEN.join(parts).encode()).digest()
+    at, recorded = (entry.at - UNIX) // MICROSECOND, (recorded_at - UNIX) // MICROSECOND  # in half the time of a text
+    parts = (seq, epoch, entry.id, entry.kind, at, entry.session_id, text, recorded)
+    return hashlib.sha256(prev_hash + BETWEEN.join(map(str, parts)).encode()).digest()
 
 
 WORDS = (

@@ -86,7 +86,7 @@ def schema_differences(connection: Connection[Any], where: Where) -> list[str]:
         return []
     found = wrong_settings(connection) + wrong_triggers(connection)
     found += [_said(difference) for difference in _compared(where)]
-    return found or ["a constraint, a check, a rule or a sequence differs"]
+    return found or ["a constraint, a check, a rule, a sequence or a column's precision differs"]
 
 
 def _compared(where: Where) -> list[Any]:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 REVISION = "v1.0.0"
-FINGERPRINT = "3f2cbe452bf32ec81095a54312b992ed"
+FINGERPRINT = "31c318ae61887288d1841feea78f1d0d"
 TRIGGERS = {"public.entries entries_are_final": "cf740499e50df2a34df9c5c2485d55f5"}
 
 # What could make a session see other tables, or fire no triggers.
@@ -29,7 +29,8 @@ WHERE n.nspname IN ('public', 'backtest') AND (NOT g.tgisinternal OR g.tgenabled
 _FINGERPRINT_SQL = f"""
 SELECT md5(string_agg(line, chr(10) ORDER BY line COLLATE "C")) FROM (
     SELECT table_schema || '.' || table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable || ' '
-        || coalesce(column_default, '') || coalesce(generation_expression, '') AS line
+        || coalesce(column_default, '') || coalesce(generation_expression, '') || ' '
+        || coalesce(character_maximum_length, numeric_scale, datetime_precision, -1) AS line
     FROM information_schema.columns WHERE table_schema IN ('public', 'backtest')
         AND table_name NOT IN ('alembic_version', 'pg_stat_statements', 'pg_stat_statements_info')
     UNION ALL
@@ -47,7 +48,8 @@ SELECT md5(string_agg(line, chr(10) ORDER BY line COLLATE "C")) FROM (
     WHERE n.nspname IN ('public', 'backtest') AND t.relkind IN ('r', 'p')
     UNION ALL
     SELECT n.nspname || '.' || t.relname || ' ' || t.relkind::text || t.relpersistence::text || t.relrowsecurity
-    FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace
+        || coalesce(s.seqstart || ' ' || s.seqincrement || ' ' || s.seqmin || ' ' || s.seqmax || s.seqcycle, '')
+    FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace LEFT JOIN pg_sequence s ON s.seqrelid = t.oid
     WHERE n.nspname IN ('public', 'backtest') AND t.relkind IN ('r', 'p', 'S') AND t.relname <> 'alembic_version'
     UNION ALL
     SELECT first || ' ' || role FROM ({_SESSION_SQL}) AS session
