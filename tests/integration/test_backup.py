@@ -185,6 +185,14 @@ def test_the_live_database_may_be_the_damaged_one(desk: Desk) -> None:
     assert desk.shell("db", "backup", "--verify", newer).code == 7  # whole, but of another history
 
 
+def test_an_account_that_was_renamed_is_damage_not_another_account(desk: Desk) -> None:
+    desk.backup()
+    desk.sql("UPDATE accounts SET name = 'another', environment = 'real'")
+    ran = desk.shell("db", "backup", "--verify")
+    assert ran.code == 7 and "THE LIVE DATABASE IS DAMAGED: Entry 1 (deposit) does not follow from" in ran.message
+    assert "another, real spot at binance in USDT" in ran.message
+
+
 def test_one_consistent_snapshot_while_trading_goes_on(desk: Desk) -> None:
     with ThreadPoolExecutor(1) as pool:
         busy = True

@@ -134,6 +134,7 @@ def test_verify_names_a_row_that_was_changed_and_rebuild_mends_it(db: Shell, led
 def test_verify_names_an_entry_that_was_changed(db: Shell, ledger: Book) -> None:
     ledger.connection.execute("ALTER TABLE entries DISABLE TRIGGER entries_are_final")
     ledger.connection.execute("""UPDATE entries SET body = replace(body, '"qty":"0.1"', '"qty":"0.2"') WHERE seq = 3""")
+    ledger.connection.execute("ALTER TABLE entries ENABLE TRIGGER entries_are_final")
     ledger.connection.commit()
     ran = db("db", "verify")
     assert ran.code == 7 and "Entry 3 (fill:spot:BTCUSDT:buy:1) was changed after it was written." in ran.message

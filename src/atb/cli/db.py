@@ -44,18 +44,27 @@ def database(do: Literal["read", "check", "change"] = "read") -> Where:
     "verify",
     cls=LeanCommand,
     help="Check connection, tables, schema version, and that every table tells what the ledger tells.\n\n"
-    "Exit code 0 only when all of it holds; 6: no usable database; 7: tables and ledger disagree.\n\n\b\n"
+    "Exit code 0 only when all of it holds; 6: no usable database; 7: tables and ledger disagree, or entries are gone "
+    "that were there the last time.\n\n\b\n"
     "Example:\n  atb db verify",
 )
-def verify(json: Json = False) -> None:
-    from atb.cli.console import print_json
+def verify(
+    json: Json = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Entries may be gone since the last time; remember what is there now.")
+    ] = False,
+) -> None:
+    from atb.cli.console import print_json, warn
     from atb.ops.verify import verify_database
 
     def say(good: bool, text: str) -> None:
         if not json:
             typer.echo(f"{'✅' if good else '❌'} {text}")
 
-    report = verify_database(database("check"), say)
+    application = _open()
+    report = verify_database(application.database_to("check", warn), say, application.settings.home, anew=anew)
+    for text in report.notes:
+        warn(text)
     if json:
         print_json(report.as_dict())
     if report.error is not None:

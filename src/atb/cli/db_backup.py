@@ -62,7 +62,7 @@ def backup(
     if file is not None:
         raise UsageError(f"A backup names its file itself; {file} means nothing.", "Did you mean --verify?")
     app = _app()
-    done = back_up(lambda: (app.database_to("check", warn), app.tool_environment()), dir, keep_days)
+    done = back_up(lambda: (app.database_to("check", warn), app.tool_environment()), dir, keep_days, app.settings.home)
     if json:
         print_json(done._asdict() | {"path": str(done.path)})
         return

@@ -22,6 +22,8 @@ class AccountRow(NamedTuple):
     market: str
     environment: str
     quote: str
+    key_identity: str
+    created: str  # seconds since 1970, as Postgres writes them: a time that Python does not know must not stop anybody
 
 
 TAKE = (
@@ -35,7 +37,7 @@ END_BLOCKERS = (
     "WHERE w.pid = %s AND NOT w.granted AND w.locktype IN ('transactionid', 'tuple')"
 )
 LOOK_EVERY_S = 0.05
-COLUMNS = "id, name, venue, market, environment, quote"
+COLUMNS = "id, name, venue, market, environment, quote, key_identity, extract(epoch FROM created_at)::text"
 
 
 def open_account(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from atb.core.errors import DatabaseError, UsageError
 from atb.ledger.connect import Where, connect, explained
-from atb.ledger.version import FINGERPRINT, REVISION, fingerprint, order_of, revision_of
+from atb.ledger.version import FINGERPRINT, REVISION, fingerprint, order_of, revision_of, wrong_settings, wrong_triggers
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -125,7 +125,9 @@ def schema_differences(connection: Connection[Any], where: Where) -> list[str]:
     """What in the database is not as this atb's tables are; nothing in the usual case, found by one query."""
     if fingerprint(connection) == FINGERPRINT:
         return []
-    return [_said(difference) for difference in _compared(where)] or ["a constraint, a check or a trigger differs"]
+    found = wrong_settings(connection) + wrong_triggers(connection)
+    found += [_said(difference) for difference in _compared(where)]
+    return found or ["a constraint, a check, a rule, a sequence or a column's precision differs"]
 
 
 def _compared(where: Where) -> list[Any]:
