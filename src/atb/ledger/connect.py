@@ -94,6 +94,7 @@ def connect(
         "idle_in_transaction_session_timeout": IDLE_TIMEOUT_S,
     }  # fmt: skip
     options = " ".join(f"-c {name}={int(seconds * 1000)}" for name, seconds in times.items())
+    _hush("psycopg")
     patience, waits_s = Patience(), 0.0
     while True:
         try:
@@ -109,6 +110,18 @@ def connect(
             waits_s = max(waits_s, wanted_s) if patience_s is None else patience_s
             if not wanted_s or not patience.pause(waits_s):
                 raise explained(error, where) from None
+
+
+def _hush(library: str) -> None:
+    """Where nobody asked for logs, Python prints a library's warnings: here, that a dead connection is dead.
+
+    The error that follows says so in our words. Whoever asks for logs gets them as before.
+    """
+    import logging
+
+    logger = logging.getLogger(library)
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
 
 
 def _of_a_known_version(connection: Connection[Any], where: Where) -> Connection[Any]:
@@ -213,6 +226,7 @@ def pool(where: Where) -> Engine:
     """A pool of connections for a process that runs for long: ten at most, each tried before it is given out."""
     from sqlalchemy import create_engine
 
+    _hush("sqlalchemy.pool")
     return create_engine(
         "postgresql+psycopg://", creator=lambda: connect(where, patience_s=0), pool_size=POOL_SIZE, max_overflow=0,
         pool_pre_ping=True, pool_timeout=CONNECT_TIMEOUT_S,
