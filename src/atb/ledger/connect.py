@@ -84,7 +84,8 @@ def connect(
 ) -> Connection[Any]:  # fmt: skip
     """A connection, or a DatabaseError that says what is wrong and what to do.
 
-    What passes by itself is waited out: PATIENCE_S or BRIEFLY_S, as it deserves, or `patience_s`.
+    What passes by itself is waited out: for as long as a command may wait for it, or for `patience_s`, which who was
+    connected before gives to everything that is not known to be final.
     """
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
@@ -105,10 +106,13 @@ def connect(
             )  # fmt: skip
             return _of_a_known_version(connection, where)
         except psycopg.Error as error:
-            wanted_s = _meaning(error).waits_s
-            # A server that was seen to stop deserves its patience also in the moment when nothing listens.
-            waits_s = max(waits_s, wanted_s) if patience_s is None else patience_s
-            if not wanted_s or not patience.pause(waits_s):
+            meaning = _meaning(error)
+            if patience_s is not None:
+                waits_s = patience_s if meaning.passes else 0.0
+            else:
+                # A server that was seen to stop deserves its patience also in the moment when nothing listens.
+                waits_s = max(waits_s, meaning.waits_s) if meaning.waits_s else 0.0
+            if not patience.pause(waits_s):
                 raise explained(error, where) from None
 
 
@@ -135,17 +139,21 @@ def _of_a_known_version(connection: Connection[Any], where: Where) -> Connection
 
 
 def explained(error: Exception, where: Where) -> DatabaseError:
-    """What a driver's error means for whoever typed the command; DatabaseUnavailable for what passes by itself."""
+    """What a driver's error means for whoever typed the command; DatabaseUnavailable for what may pass by itself."""
     text = without_password(str(error), where)
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     meaning = _meaning(error)
-    kind = DatabaseUnavailable if meaning.waits_s else DatabaseError
+    kind = DatabaseUnavailable if meaning.passes else DatabaseError
     return kind(meaning.what.format(where=where.shown, text=first), meaning.hint)
 
 
 def _meaning(error: Exception) -> Meaning:
+    from psycopg import OperationalError
+
     state, text = getattr(error, "sqlstate", None) or "", str(error)
-    return next((meaning for meaning in _MEANINGS if meaning.test(state, text)), _UNKNOWN)
+    # What a network can do to a connection has no end, and a server may speak any language.
+    unknown = _UNKNOWN._replace(passes=not state and isinstance(error, OperationalError))
+    return next((meaning for meaning in _MEANINGS if meaning.test(state, text)), unknown)
 
 
 def libpq_environment(where: Where) -> dict[str, str]:
@@ -166,11 +174,16 @@ def without_password(text: str, where: Where) -> str:
 
 
 class Meaning(NamedTuple):
-    """An error of the driver, and what it means. waits_s: how long a command waits for it to pass; 0: not at all."""
+    """An error of the driver, and what it means.
+
+    passes: it may be over a little later, as who was connected before has reason to believe. waits_s: how long a
+    command that was not waits for that.
+    """
 
     test: Callable[[str, str], bool]
     what: str
     hint: str = ""
+    passes: bool = False
     waits_s: float = 0.0
 
 
@@ -195,18 +208,18 @@ _MEANINGS = [
     Meaning(_says('role "[^"]*" does not exist'), "The server at {where} does not know that user.",
             "Check DATABASE_URL."),
     Meaning(_says("database system is (starting up|in recovery mode|not yet accepting)"),
-            "The server at {where} is starting up or recovering.", "Try again in some seconds.", PATIENCE_S),
-    Meaning(_says("database system is shutting down"), "The server at {where} is being stopped.", START, PATIENCE_S),
+            "The server at {where} is starting up or recovering.", "Try again in some seconds.", True, PATIENCE_S),
+    Meaning(_says("database system is shutting down"), "The server at {where} is being stopped.", START, True, PATIENCE_S),
     Meaning(_says("too many (connections|clients)|remaining connection slots|no more connections allowed"),
-            "The server at {where} has no connection left.", "Close some, or raise max_connections.", PATIENCE_S),
+            "The server at {where} has no connection left.", "Close some, or raise max_connections.", True, PATIENCE_S),
     Meaning(_says("could not translate host name|name or service not known|nodename nor servname|name resolution"),
-            "The host of {where} is not known.", "Check DATABASE_URL."),
-    Meaning(_says("connection refused"), "Nothing listens at {where}: connection refused.", START, BRIEFLY_S),
+            "The host of {where} is not known.", "Check DATABASE_URL.", True),
+    Meaning(_says("connection refused"), "Nothing listens at {where}: connection refused.", START, True, BRIEFLY_S),
     Meaning(_says("timeout expired|timed out"), "The database at {where} does not answer.",
-            "Check host, port and firewall."),
+            "Check host, port and firewall.", True),
     Meaning(_about("57P03"), "The server at {where} is starting up or recovering.", "Try again in some seconds.",
-            PATIENCE_S),
-    Meaning(_about("57P01", "57P02"), "The server at {where} was stopped.", START, PATIENCE_S),
+            True, PATIENCE_S),
+    Meaning(_about("57P01", "57P02"), "The server at {where} was stopped.", START, True, PATIENCE_S),
     Meaning(_about("53100"), "The disk of the database at {where} is full.", "Make room; nothing was written."),
     Meaning(_about("53200", "53300"), "The server at {where} is out of memory or connections.", "See its log."),
     Meaning(_about("42501"), "The user of {where} may not do that: {text}", "Give it the right, or use the owner."),
@@ -217,8 +230,8 @@ _MEANINGS = [
     Meaning(_about("55P03"), "Another process holds a lock at {where}.", "Try again in some seconds."),
     Meaning(_says("server closed the connection|connection to server was lost|the connection is (lost|closed)|"
                   "no connection to the server|connection reset|broken pipe|SSL SYSCALL|SSL connection has been closed"),
-            LOST, "See the server's log, then try again.", BRIEFLY_S),
-    Meaning(lambda state, text: state.startswith("08"), LOST, "See the server's log, then try again.", BRIEFLY_S),
+            LOST, "See the server's log, then try again.", True, BRIEFLY_S),
+    Meaning(lambda state, text: state.startswith("08"), LOST, "See the server's log, then try again.", True, BRIEFLY_S),
 ]  # fmt: skip
 
 
