@@ -100,9 +100,9 @@ class App:
 
         if self.settings.database_url:
             return from_url(self.settings.database_url)
-        from atb.ledger.embedded import running
+        from atb.ledger.embedded import living
 
-        server = running(self.settings.home)
+        server = living(self.settings.home)
         if server is None:
             raise DatabaseError(
                 "There is no database: DATABASE_URL is not set, and atb's own server does not run.",

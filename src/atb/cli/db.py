@@ -62,7 +62,8 @@ def verify(
             typer.echo(f"{'✅' if good else '❌'} {text}")
 
     application = _open()
-    report = verify_database(application.database_to("check", warn), say, application.settings.home, anew=anew)
+    where, home = application.database_to("check", warn), application.settings.home
+    report = verify_database(where, say, home, anew=anew, on_again=warn)
     for text in report.notes:
         warn(text)
     if json:
@@ -85,6 +86,7 @@ def query(
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
     limit: Limit = 10_000,
 ) -> None:
+    from atb.cli.console import warn
     from atb.core.errors import UsageError
     from atb.ledger.query import ask
 
@@ -92,7 +94,7 @@ def query(
         raise UsageError("--json and --csv exclude each other.", "Choose one.")
     if limit < 0:
         raise UsageError(f"--limit {limit} is negative.", "0 means all rows.")
-    _print_answer(ask(database(), sql, limit), json, csv, limit)
+    _print_answer(ask(database(), sql, limit, warn), json, csv, limit)
 
 
 def _print_answer(answer: Any, json: bool, csv: bool, limit: int) -> None:
@@ -140,15 +142,15 @@ def migrate(
     ] = False,
     create: Annotated[bool, typer.Option("--create", help="Create the database itself first.")] = False,
 ) -> None:
-    from atb.ledger.connect import connect
+    from atb.cli.console import warn
     from atb.ledger.migrate import check_schema, create_database
     from atb.ledger.migrate import migrate as run
+    from atb.ledger.reading import reading
     from atb.ledger.version import REVISION
 
     where = database("read" if check else "change")
     if check:
-        with connect(where) as connection:
-            check_schema(connection, where)
+        reading(where, lambda connection: check_schema(connection, where), on_again=warn)
         typer.echo(f"Schema version: {REVISION}, up to date.")
         return
     if create and create_database(where):
@@ -217,9 +219,10 @@ LISTS = {
 
 
 def _list(name: str, json: bool, limit: int) -> None:
+    from atb.cli.console import warn
     from atb.ledger.query import ask
 
-    _print_answer(ask(database(), LISTS[name], limit), json, False, limit)
+    _print_answer(ask(database(), LISTS[name], limit, warn), json, False, limit)
 
 
 def _register_list(name: str, help: str) -> None:
@@ -276,9 +279,9 @@ def stop() -> None:
     "Example:\n  atb db status --json",
 )
 def status(json: Json = False) -> None:
-    from atb.cli.console import print_json, print_table
-    from atb.ledger.connect import connect
+    from atb.cli.console import print_json, print_table, warn
     from atb.ledger.embedded import running
+    from atb.ledger.reading import reading
     from atb.ledger.version import revision_of
 
     application = _open()
@@ -287,10 +290,12 @@ def status(json: Json = False) -> None:
     if server is not None:
         facts |= {"pid": server.pid, "folder": str(server.folder)}
     where = application.database()
-    with connect(where) as connection:
-        facts["commands_use"] = where.shown
-        facts["server_version"] = str(connection.info.parameter_status("server_version"))
-        facts["schema"] = revision_of(connection) or "none"
+
+    def work(connection: Any) -> dict[str, str]:
+        version = str(connection.info.parameter_status("server_version"))
+        return {"server_version": version, "schema": revision_of(connection) or "none"}
+
+    facts |= {"commands_use": where.shown} | reading(where, work, on_again=warn)
     if json:
         print_json(facts)
     else:

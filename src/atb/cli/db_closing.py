@@ -12,6 +12,7 @@ import typer
 from atb.cli.lean import LeanCommand
 
 if TYPE_CHECKING:
+    from atb.core.errors import AtbError
     from atb.ledger.connect import Where
     from atb.ledger.line import Line
     from atb.ops.closing import Closed, Held
@@ -216,10 +217,10 @@ def _print_plan(plans: list[dict[str, Any]], json: bool) -> None:
         typer.echo("Nothing is open.", err=True)
 
 
-def _print_receipt(closed: list[Closed], left: list[tuple[Held, str]], json: bool) -> None:
+def _print_receipt(closed: list[Closed], left: list[tuple[Held, AtbError]], json: bool) -> None:
     """What was done, and then an exit code that tells whether anything is left open."""
     from atb.cli.console import print_json, print_table
-    from atb.core.errors import Disagreement, ExchangeUnavailable
+    from atb.core.errors import Disagreement, ExchangeUnavailable, Fenced
 
     rows: list[dict[str, str]] = [
         {
@@ -229,7 +230,9 @@ def _print_receipt(closed: list[Closed], left: list[tuple[Held, str]], json: boo
         for c in closed
     ]  # fmt: skip
     if json:
-        open_ = [{"account": h.account.name, "symbol": h.symbol, "qty": f"{h.size:f}", "why": why} for h, why in left]
+        open_ = [
+            {"account": h.account.name, "symbol": h.symbol, "qty": f"{h.size:f}", "why": why.what} for h, why in left
+        ]
         print_json({"closed": rows, "left_open": open_})
     elif rows:
         print_table(list(rows[0]), [list(row.values()) for row in rows])
@@ -238,13 +241,16 @@ def _print_receipt(closed: list[Closed], left: list[tuple[Held, str]], json: boo
     if left:
         held, why = left[0]
         more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
+        what = f"{held.size:f} {held.symbol} of {held.account.name} is still open{more}: {why.what}"
+        if isinstance(why, Fenced):  # such as the same command, typed twice: that one closes
+            raise Fenced(what, "See who has it: atb db positions, atb db events")
         error = ExchangeUnavailable if held.account.environment != "paper" else Disagreement
-        raise error(f"{held.size:f} {held.symbol} of {held.account.name} is still open{more}: {why}", _next(held))
+        raise error(what, _next(held))
 
 
 def _next(held: Held) -> str:
     if held.account.environment == "paper":
-        return "See: atb db positions"
+        return "See: atb db positions, then run this again."
     return (
         f"Close it at the exchange, then: atb db emergency-close-all --session-id {held.session_id} --record-only "
         f"--exit-price {held.symbol}=PRICE"

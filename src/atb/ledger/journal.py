@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from decimal import localcontext
 from typing import TYPE_CHECKING, Any
 
-from atb.core.errors import AtbError, DatabaseError, Fenced, OutcomeUnknown, UsageError
+from atb.core.errors import AtbError, DatabaseError, DatabaseUnavailable, Fenced, OutcomeUnknown, UsageError
 from atb.ledger import projections as tables
 from atb.ledger.before import Before, read_before
 from atb.ledger.entries import Chained, Entry, link
@@ -84,12 +84,20 @@ def _explained(error: Error, account_id: int) -> AtbError:
         )
     if state[:2] in ("22", "23") or isinstance(error, DataError):
         return UsageError(f"{where.capitalize()} refuses an entry: {first}")
-    if not state or state.startswith(("08", "57P")):
+    # A server that panics says why (a disk that is full, say), and not whether the commit had arrived by then.
+    if not state or state.startswith(("08", "57P")) or error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
         return OutcomeUnknown(
             f"The connection broke while {where} was written ({first}): whether it was is not known.",
             "Append the same entries again: an id is written once.",
         )
-    return DatabaseError(f"Nothing was written to {where}: {first}", "See the server's log, then try again.")
+    if state == "53100":
+        return DatabaseUnavailable(
+            f"Nothing was written to {where}: the disk of the database is full ({first}).",
+            "Make room on it, then do the same again.",
+        )
+    passes = state.startswith(("40", "53")) or state == "55P03"  # deadlock, out of something, a lock that is held
+    kind = DatabaseUnavailable if passes else DatabaseError
+    return kind(f"Nothing was written to {where}: {first}", "See the server's log, then try again.")
 
 
 def _chain(account_id: int, epoch: int, before: Before) -> list[tuple[Chained, Statements]]:

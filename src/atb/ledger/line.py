@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 T = TypeVar("T")
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
 
 
 class Line:
@@ -65,18 +64,13 @@ class Line:
 
     def _again(self, began: float, lost: DatabaseError) -> None:
         """Another connection; an error if there is none in time."""
-        wait_s = FIRST_WAIT_S
         self.connection.close()
-        while True:
-            try:
-                self.connection = connect(self.where)
-                return
-            except DatabaseError:
-                if time.monotonic() - began + wait_s > self.patience_s:
-                    hint = "Before typing it again, see what was booked: atb db trades, atb db positions"
-                    raise OutcomeUnknown(lost.what, hint) from None
-            time.sleep(wait_s)
-            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+        left_s = began + self.patience_s - time.monotonic()
+        try:
+            self.connection = connect(self.where, patience_s=max(0.0, left_s))
+        except DatabaseError:
+            hint = "Before typing it again, see what was booked: atb db trades, atb db positions"
+            raise OutcomeUnknown(lost.what, hint) from None
 
     def _tell(self, seconds: float, lost: DatabaseError) -> None:
         message = f"Back after {seconds:.1f} s, all is written once. {lost.what}"

@@ -12,6 +12,7 @@ from atb.ledger.version import FINGERPRINT, REVISION, fingerprint, order_of, rev
 if TYPE_CHECKING:
     from alembic.config import Config
     from psycopg import Connection
+    from sqlalchemy.exc import SQLAlchemyError
 
 LOCK = 7_204_513  # any number: whoever migrates holds the advisory lock of it
 
@@ -37,7 +38,6 @@ def migrate(where: Where, scripts: Path, target: str = "head", *, down: bool = F
 
     Upwards, the tables are then written anew: what a new column tells follows from the entries, too.
     """
-    import psycopg
     from alembic import command
     from alembic.config import Config
     from alembic.util.exc import CommandError
@@ -63,11 +63,18 @@ def migrate(where: Where, scripts: Path, target: str = "head", *, down: bool = F
     except CommandError as error:
         raise DatabaseError(f"{where.shown} cannot be migrated: {error}.", "See: atb db verify") from None
     except SQLAlchemyError as error:
-        original = getattr(error, "orig", None)
-        raise (explained(original, where) if isinstance(original, psycopg.Error) else error) from None
+        raise _of_the_driver(error, where) from None
     if before is not None and before != after == REVISION:
         _write_anew(where)
     return before, after
+
+
+def _of_the_driver(error: SQLAlchemyError, where: Where) -> Exception:
+    """The driver's error that SQLAlchemy wraps, in words; what is SQLAlchemy's own stays as it is."""
+    import psycopg
+
+    original = getattr(error, "orig", None)
+    return explained(original, where) if isinstance(original, psycopg.Error) else error
 
 
 def _write_anew(where: Where) -> None:
@@ -134,14 +141,18 @@ def _compared(where: Where) -> list[Any]:
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import create_engine
+    from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.pool import NullPool
 
     from atb.ledger.schema import metadata
 
     engine = create_engine("postgresql+psycopg://", creator=lambda: connect(where), poolclass=NullPool)
-    with engine.connect() as connection:
-        options = {"compare_type": True, "include_schemas": True}
-        return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+    try:
+        with engine.connect() as connection:
+            options = {"compare_type": True, "include_schemas": True}
+            return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+    except SQLAlchemyError as error:
+        raise _of_the_driver(error, where) from None
 
 
 def _said(difference: Any) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atb.core.errors import UsageError
-from atb.ledger.connect import Where, connect, explained
+from atb.ledger.connect import Where, explained
+from atb.ledger.reading import lost_connection, reading
 
 if TYPE_CHECKING:
     from psycopg import Connection, Error
@@ -34,22 +36,24 @@ class Statement(NamedTuple):
     prefix: str
 
 
-def ask(where: Where, sql: str, limit: int) -> Answer:
+def ask(where: Where, sql: str, limit: int, on_again: Callable[[str], None] = lambda _: None) -> Answer:
     """Run one reading statement in a read-only transaction; at most `limit` rows (0: all).
 
-    A UsageError for a statement that is wrong, writes, or is more than one.
+    A UsageError for a statement that is wrong, writes, or is more than one. `on_again` as in `reading`.
     """
     import psycopg
 
     statement = _only_reading(sql)
-    with connect(where, statement_timeout_s=TIMEOUT_S) as connection:
-        connection.read_only = True
+
+    def work(connection: Connection[Any]) -> Answer:
         _as_text(connection)
         reader = _without_powers(connection, statement.text)
         try:
             return _run(connection, statement, limit)
         except psycopg.Error as error:
-            raise _wrong(error, statement, where, reader) from None
+            raise lost_connection(error, connection, where) or _wrong(error, statement, where, reader) from None
+
+    return reading(where, work, statement_timeout_s=TIMEOUT_S, on_again=on_again)
 
 
 def _only_reading(sql: str) -> Statement:

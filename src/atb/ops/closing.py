@@ -181,10 +181,10 @@ def fence_and_halt(line: Line, account: AccountRow, *, reason: str, evidence: st
 def close_all(
     line: Line, account: AccountRow, epoch: int, closer: Closer, *, reason: str, evidence: str,
     fee_bps: Decimal = DEFAULT_FEE_BPS,
-) -> tuple[list[Closed], list[tuple[Held, str]]]:  # fmt: skip
+) -> tuple[list[Closed], list[tuple[Held, AtbError]]]:  # fmt: skip
     """Close all that a fenced account holds. Returns what was closed, and what is held all the same, and why."""
     closed: list[Closed] = []
-    failed: dict[tuple[str, str], str] = {}
+    failed: dict[tuple[str, str], AtbError] = {}
     for held in line.surely(lambda connection: open_positions(connection, account)):
         try:
             execution = closer.close(held)
@@ -192,12 +192,12 @@ def close_all(
             closed.append(_book(line, held, epoch, execution, body))
         except AtbError as error:
             line.connection.rollback()
-            failed[held.market, held.symbol] = error.what
+            failed[held.market, held.symbol] = error
     if closer.orders_are_gone:
         _cancel(line, account, epoch, f"{reason}: {evidence}")
     still = line.surely(lambda connection: open_positions(connection, account))
     line.connection.rollback()
-    return closed, [(h, failed.get((h.market, h.symbol), "it is held still")) for h in still]
+    return closed, [(h, failed.get((h.market, h.symbol), Disagreement("it is held still."))) for h in still]
 
 
 def _body(

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from atb.core.errors import AtbError, DatabaseError, Disagreement
+from atb.core.errors import AtbError, DatabaseError, DatabaseUnavailable, Disagreement
 from atb.ledger.accounts import all_accounts
 from atb.ledger.audit import Problem, audit, audit_common
-from atb.ledger.connect import Where, connect
+from atb.ledger.connect import Where
 from atb.ledger.migrate import check_schema, schema_differences
+from atb.ledger.reading import reading
 from atb.ledger.version import revision_of
 from atb.ops.remembered import Look, Remembered
 
+if TYPE_CHECKING:
+    from psycopg import Connection
+
 Say = Callable[[bool, str], None]
 SHOWN = 20
+TIMEOUT_S = 600
 
 
 @dataclass
@@ -47,48 +52,67 @@ class Report:
         }  # fmt: skip
 
 
-def verify_database(where: Where, say: Say, folder: Path | None = None, *, anew: bool = False) -> Report:
+def verify_database(
+    where: Where, say: Say, folder: Path | None = None, *, anew: bool = False,
+    on_again: Callable[[str], None] = lambda _: None,
+) -> Report:  # fmt: skip
     """All checks in order; the first that fails ends them.
 
     folder: where it is remembered what the ledger was; None: this database is only a copy. anew: what is gone may be.
+    When the connection breaks they begin anew (see `reading`); what was said by then is not said again.
     """
     report = Report(where.shown)
+    said: set[tuple[bool, str]] = set()
+
+    def say_once(good: bool, text: str) -> None:
+        if (good, text) not in said:
+            said.add((good, text))
+            say(good, text)
+
+    def work(connection: Connection[Any]) -> None:
+        nonlocal report
+        report = Report(where.shown)
+        _checks(connection, where, say_once, report, folder, anew)
+
     try:
-        _checks(where, say, report, folder, anew)
+        reading(where, work, statement_timeout_s=TIMEOUT_S, on_again=on_again)
     except AtbError as error:
         report.error = error
         report.problems = report.problems or [error.what]
     return report
 
 
-def _checks(where: Where, say: Say, report: Report, folder: Path | None, anew: bool) -> None:
-    with connect(where, statement_timeout_s=600) as connection:
-        say(True, "Database connection successful")
-        _check_schema(connection, where, say, report)
+def _checks(
+    connection: Connection[Any], where: Where, say: Say, report: Report, folder: Path | None, anew: bool
+) -> None:
+    say(True, "Database connection successful")
+    _check_schema(connection, where, say, report)
+    report.restored = _restored(connection)
+    connection.rollback()
+    memory = None if folder is None else Remembered(connection, where, folder)
+    problems = _audited(connection, report)
+    if memory is None:
+        _raise_for(problems, [], say, report)
+    else:
+        found = memory.look(connection)
         connection.rollback()
-        memory = None if folder is None else Remembered(connection, where, folder)
-        problems = _audited(connection, report)
-        if memory is None:
-            _raise_for(problems, [], say, report)
-        else:
-            found = memory.look(connection)
-            connection.rollback()
-            report.notes, report.compared_with = memory.notes, memory.before.at or None
-            _raise_for(problems, _not_excused(found, problems, report, anew), say, report)
-            memory.keep(found.now)
-        say(
-            True,
-            f"Ledger whole: {report.entries} entries, {report.fills} fills, {report.accounts} accounts; tables agree",
-        )
-        report.restored = _restored(connection)
-        for text in filter(None, [report.restored, *report.went_back]):
-            say(True, text)
+        report.notes, report.compared_with = memory.notes, memory.before.at or None
+        _raise_for(problems, _not_excused(found, problems, report, anew), say, report)
+        memory.keep(found.now)  # all is read: what is forgotten here cannot be asked for once more
+    say(
+        True,
+        f"Ledger whole: {report.entries} entries, {report.fills} fills, {report.accounts} accounts; tables agree",
+    )
+    for text in filter(None, [report.restored, *report.went_back]):
+        say(True, text)
 
 
 def _check_schema(connection: Any, where: Where, say: Say, report: Report) -> None:
     try:
         check_schema(connection, where)
         report.problems = schema_differences(connection, where)
+    except DatabaseUnavailable:
+        raise
     except DatabaseError:
         say(False, f"Schema version: {revision_of(connection) or 'none'}")
         raise
