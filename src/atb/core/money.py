@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal, localcontext
 
 DIGITS = 100  # the usual 28 would round a quotient of 29 digits up to the next step
-MAX_COUNT = 2**53  # beyond it a float cannot count ticks
+# beyond it a float cannot count ticks
 
 
 def floor_to(value: Decimal, step: Decimal) -> Decimal:
@@ -32,13 +32,3 @@ def price_to_decimal(price: float, tick: Decimal) -> Decimal:
     exact = Decimal(repr(float(price)))
     with localcontext(prec=DIGITS):
         return floor_to(exact + tick / 2, tick)
-
-
-def decimal_to_price(price: Decimal, tick: Decimal) -> float:
-    """The float that the engine computed for a level, to the last bit: a count of ticks times the tick's float.
-
-    (The float nearest to 0.3 is not the engine's 3 * 0.1.) A price off the grid is the float nearest to it.
-    """
-    with localcontext(prec=DIGITS):
-        count, rest = divmod(price, tick)
-    return float(price) if rest or count >= MAX_COUNT else int(count) * float(tick)

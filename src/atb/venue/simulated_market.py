@@ -10,7 +10,6 @@ from decimal import Decimal
 from math import isfinite
 from typing import NamedTuple
 
-from atb.core.money import decimal_to_price
 from atb.core.types import MarketRules, Symbol
 from atb.engine.fills import buy_price, sell_price, stop_price
 from atb.engine.rules import make_market
@@ -84,7 +83,7 @@ class Instrument:
 
     def level(self, price: Decimal) -> float:
         """The engine's float of an order's price."""
-        return decimal_to_price(price, self.rules.tick)
+        return float(price)
 
     def begin(self, o: Resting) -> float:
         """Where the market was when the order began to rest in the running candle."""
