@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from atb.ledger.connect import connect
 from atb.ledger.connect import embedded as database_of
-from atb.ledger.embedded import start, stop
+from atb.ledger.embedded import start, stop, tool, tool_env
 from atb.ledger.migrate import migrate
-from tests.database import MIGRATIONS, ROOT, Book, book
+from tests.database import MIGRATIONS, ROOT, Book, Postgres, book, postgres
 from tests.integration.shell import Shell
 
 OPS = ROOT / "ops"
@@ -281,6 +282,51 @@ def test_the_init_script_of_the_container(plain_server: dict[str, str]) -> None:
     assert subprocess.run(psql, env=plain_server, capture_output=True, text=True).stdout == "trading_bot\n"
     slowest = [*psql[:4], "-d", "ai_trading_bot", "-c", "SELECT count(*) > 0 FROM pg_stat_statements"]
     assert subprocess.run(slowest, env=plain_server, capture_output=True, text=True).stdout == "t\n"
+
+
+def test_the_init_script_of_the_container_on_our_own_server(tmp_path: Path) -> None:
+    """Where the system has no Postgres: all but what pg_stat_statements itself does, whose place a view takes."""
+    with postgres(tmp_path) as own:
+        with psycopg.connect(own.url("postgres"), autocommit=True) as connection:
+            connection.execute("CREATE ROLE bot SUPERUSER LOGIN PASSWORD 'secret'")
+            connection.execute("CREATE DATABASE bots_own OWNER bot")
+        hba = own.server.folder / "pg_hba.conf"
+        image = {"POSTGRES_USER": "bot", "POSTGRES_DB": "bots_own", "PGDATA": str(own.server.folder)}
+        env = tool_env(own.server) | {"PGPASSWORD": "secret", "PATH": f"{tool('psql').parent}:{CRON_PATH}"} | image
+        script = ["sh", str(OPS / "postgres-init.sh")]
+
+        ran = subprocess.run(script, env=env, capture_output=True, text=True, check=False)
+        assert ran.returncode == 1 and "pg_stat_statements" in ran.stderr
+        assert "host replication bot" not in hba.read_text()  # the entry point stops here: nothing goes on half-made
+
+        provide_extension(own, tmp_path / "extensions")
+        for _ in range(2):  # what is there already is no error
+            ran = subprocess.run(script, env=env, capture_output=True, text=True, check=False)
+            assert ran.returncode == 0, ran.stderr
+        assert "host replication bot all scram-sha-256" in hba.read_text()
+        with psycopg.connect(own.url("bot")) as connection:  # as `psql -U bot` means it
+            assert connection.info.dbname == "bot"
+        with psycopg.connect(own.url("bots_own")) as connection:
+            assert connection.execute("SELECT count(*) FROM pg_stat_statements").fetchone() == (0,)
+
+
+def provide_extension(own: Postgres, folder: Path) -> None:
+    """A pg_stat_statements that keeps nothing."""
+    files = folder / "extension"
+    files.mkdir(parents=True)
+    (files / "pg_stat_statements.control").write_text("default_version = '1.0'\nrelocatable = true\n")
+    (files / "pg_stat_statements--1.0.sql").write_text(
+        "CREATE VIEW pg_stat_statements AS SELECT NULL AS query WHERE false;"
+    )
+    with psycopg.connect(own.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"ALTER SYSTEM SET extension_control_path = '{folder}:$system'".encode())
+        connection.execute("SELECT pg_reload_conf()")
+    until = time.monotonic() + 60
+    while True:
+        with psycopg.connect(own.url("postgres")) as connection:
+            if connection.execute("SHOW extension_control_path").fetchone() != ("$system",):
+                return
+        assert time.monotonic() < until
 
 
 def test_the_scripts_are_plain_sh() -> None:

@@ -11,13 +11,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from atb.core.errors import DatabaseError, DatabaseUnavailable
+from atb.core.errors import DatabaseError, DatabaseUnavailable, OutcomeUnknown
 from atb.ledger import connect as connecting
 from atb.ledger import reading as reads
 from atb.ledger.accounts import open_account, take_authority
 from atb.ledger.audit import audit
 from atb.ledger.connect import Where, connect, from_url
 from atb.ledger.embedded import stop
+from atb.ledger.line import Line
 from atb.ledger.reading import reading
 from atb.ledger.steady import SteadyJournal
 from tests.ledger.test_races import buy
@@ -239,6 +240,28 @@ def test_a_statement_that_fails_is_not_tried_again(
     with pytest.raises(error):
         reading(victim.where, work, statement_timeout_s=0.2)
     assert work.runs == 1
+
+
+# A command that writes.
+
+
+def test_a_command_whose_connection_breaks_each_time_ends_and_says_that_it_does_not_know(victim: Victim) -> None:
+    work = Work(lambda connection, run: end(connection))
+    with Line(victim.where, patience_s=0.3) as line, pytest.raises(OutcomeUnknown) as error:
+        line.surely(work)
+    assert work.runs > 1 and "see what was booked" in error.value.hint
+
+
+def test_what_a_command_did_is_done_though_the_event_of_its_outage_cannot_be_written(victim: Victim) -> None:
+    said: list[str] = []
+    rename(victim.where, "events", "hidden")
+    try:
+        with Line(victim.where, say=said.append) as line:
+            work = Work(lambda connection, run: end(connection) if run == 1 else None)
+            assert line.surely(work) == [1, 2]
+    finally:
+        rename(victim.where, "hidden", "events")
+    assert len(said) == 1 and "all is written once" in said[0]
 
 
 # A process that runs for long.

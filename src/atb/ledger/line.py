@@ -6,6 +6,7 @@ more it would make new ids, and book twice. So the same entries are appended aga
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -63,16 +64,23 @@ class Line:
         return done
 
     def _again(self, began: float, lost: DatabaseError) -> None:
-        """Another connection; an error if there is none in time."""
+        """Another connection; an error if there is none in time, or if each of them breaks."""
         self.connection.close()
         left_s = began + self.patience_s - time.monotonic()
+        unknown = OutcomeUnknown(
+            lost.what, "Before typing it again, see what was booked: atb db trades, atb db positions"
+        )
+        if left_s <= 0:
+            raise unknown
         try:
-            self.connection = connect(self.where, patience_s=max(0.0, left_s))
+            self.connection = connect(self.where, patience_s=left_s)
         except DatabaseError:
-            hint = "Before typing it again, see what was booked: atb db trades, atb db positions"
-            raise OutcomeUnknown(lost.what, hint) from None
+            raise unknown from None
 
     def _tell(self, seconds: float, lost: DatabaseError) -> None:
+        import psycopg
+
         message = f"Back after {seconds:.1f} s, all is written once. {lost.what}"
         self.say(message)
-        record_event(self.connection, "warning", "ledger", "database_outage", message)
+        with contextlib.suppress(psycopg.Error):  # what was done is done: no error may say otherwise
+            record_event(self.connection, "warning", "ledger", "database_outage", message)
