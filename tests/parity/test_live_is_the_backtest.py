@@ -140,3 +140,25 @@ def test_live_replay_is_the_backtest(where: Where, seeds: range) -> None:
         told += compare(live, session)
         session.journal.close()
     assert told
+
+
+@pytest.mark.parametrize("seed", range(40, 52))
+def test_killed_and_resumed_it_is_still_the_backtest(where: Where, seed: int) -> None:
+    """Killed between any two rows, resumed by folding the ledger: the state is that of one that was never killed."""
+    live = Live(where, Case(seed), f"killed {seed}")
+    times = live.case.times
+    first, session = times[0], live.session()
+    for cut in range(1, 8):
+        stop_at = len(times) * cut // 8
+        rows = live.replay(session, first).run(stop=lambda at=times[stop_at]: live.clock.now_ms() > at)  # type: ignore[misc]
+        session.journal.close()  # the process is gone; the exchange is not
+        before = session.state.stepper
+        first = live.clock.now_ms() if rows else first
+        session = live.session()
+        after = session.state.stepper
+        assert repr(after.account.as_tuple()) == repr(before.account.as_tuple())
+        assert [repr(p.as_tuple()) for p in after.positions] == [repr(p.as_tuple()) for p in before.positions]
+        assert after.decisions == before.decisions
+    live.replay(session, first).run()
+    compare(live, session)
+    session.journal.close()
