@@ -14,6 +14,7 @@ from atb.core.errors import ExchangeRefused
 from atb.core.orders import NewOrder
 from atb.venue.broker import Broker, Features, Window
 from atb.venue.faulty_broker import FaultyBroker
+from atb.venue.simulated_book import Setup
 from atb.venue.simulated_broker import SimulatedBroker
 from atb.venue.simulated_state import known_state
 from tests.venue.desk import BTC, RULES, SETUP, START_MS, Desk, buy, sell, stop, take
@@ -187,6 +188,21 @@ def test_coins_in_an_order_cannot_be_sold_again() -> None:
         desk.place(sell("y", "0.001"))
 
 
+def test_what_cash_pays_is_counted_as_the_engine_counts_it() -> None:
+    """After some trades the engine's float is not the exact sum, and a lot may hang on the difference."""
+    desk = Desk(setup=Setup())
+    desk.open(100.1)
+    for k, price in enumerate((100.2, 100.3, 100.4, 100.5)):
+        desk.range(101, 99, 100.1)
+        desk.place(buy(f"b{k}", "0.1"))
+        desk.range(101, 99, price)
+        desk.place(sell(f"s{k}", "0.1"))
+    assert desk.free("USDT") == Decimal("1000.1")  # in floats 1000.0999999999999
+    desk.range(101, 1, 1)
+    assert desk.place(buy("all", "1000.1")) == "expired"
+    assert desk.told()[-1] == ("all:1", "1000.099", 1.0)
+
+
 def test_a_fee_in_coins_leaves_less_to_sell() -> None:
     desk = Desk(setup=SETUP._replace(fee_in_base=True))
     desk.open(100)
@@ -315,8 +331,10 @@ def test_candles_met_again_give_the_same_executions() -> None:
         fills=desk.exchange.fills(BTC, 0),
         bought={BTC: Decimal(1)},
     )
+    before = desk.exchange.balances()
     desk.candle(95, 99, 50, 60)
     again = SimulatedBroker.restored({BTC: RULES}, SETUP, desk.clock, json.loads(json.dumps(known)))
+    assert again.balances() == before and before["BTC"].locked == 1
     for open_ms in (desk.open_ms - 60_000, desk.open_ms):
         again.opened(BTC, open_ms, 95)
         again.match_open()
