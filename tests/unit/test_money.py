@@ -8,7 +8,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atb.core.money import ceil_to, floor_to, lots_to_base, price_to_decimal
+from atb.core.money import ceil_to, decimal_to_price, floor_to, lots_to_base, price_to_decimal
 
 steps = st.one_of(
     st.integers(-12, 4).map(lambda power: Decimal(1).scaleb(power)),
@@ -70,3 +70,14 @@ def test_a_price_on_the_grid_crosses_without_a_trace(count: int, places: int) ->
     tick = Decimal(1).scaleb(-places)
     exact = count * tick
     assert price_to_decimal(float(exact), tick) == exact
+
+
+@given(st.integers(1, 2**40), st.sampled_from(["0.1", "0.01", "0.00001", "0.3", "25"]))
+def test_a_level_comes_back_from_the_exchange_as_the_engine_computed_it(count: int, tick: str) -> None:
+    level = count * float(tick)
+    assert decimal_to_price(price_to_decimal(level, Decimal(tick)), Decimal(tick)) == level
+
+
+def test_a_price_off_the_grid_is_the_nearest_float() -> None:
+    assert decimal_to_price(Decimal("0.35"), Decimal("0.1")) == 0.35
+    assert decimal_to_price(Decimal("0.3"), Decimal("0.1")) == 3 * 0.1 != 0.3
