@@ -19,7 +19,7 @@ from atb.core.types import MarketRules, Symbol
 from atb.venue.broker import OrderUnknown, Window
 from atb.venue.faults import CHANGING, Fault, FaultPlan
 from atb.venue.simulated_audit import AuditReport
-from atb.venue.simulated_book import Pieces
+from atb.venue.simulated_book import Pieces, client_id_of
 from atb.venue.simulated_broker import WHOLE, SimulatedBroker
 from atb.venue.simulated_orders import moment
 
@@ -107,7 +107,7 @@ class FaultyBroker:
     def fills(self, symbol: Symbol, since_ms: int) -> list[SeenFill]:
         newest = self._newest(self._call("fills"))
         fills = self.broker.fills(symbol, since_ms)
-        return [f for f in fills if not self._hidden(f.venue_trade_id.rpartition(":")[0]) and f.at <= newest]
+        return [f for f in fills if not self._hidden(client_id_of(f)) and f.at <= newest]
 
     def balances(self) -> dict[str, Balance]:
         self._call("balances")

@@ -77,7 +77,7 @@ class Book:
 
     def record(self, fill: SeenFill) -> None:
         self.fills[fill.symbol].append(fill)
-        self._executed[self.orders[fill.venue_order_id].asked.client_order_id] += 1
+        self._executed[client_id_of(fill)] += 1
 
     def end(self, o: Resting, state: str, now_ms: int) -> None:
         """An order's end. The other of a pair locks the coins from now on."""
@@ -134,3 +134,8 @@ class Book:
         self.audit.traded(fill)
         with localcontext(prec=DIGITS):
             o.filled_qty += qty
+
+
+def client_id_of(fill: SeenFill) -> str:
+    """Whose order was executed: a trade id is the client order id and a count."""
+    return fill.venue_trade_id.rpartition(":")[0]

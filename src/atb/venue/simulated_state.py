@@ -35,6 +35,8 @@ def known_state(
     orders: the working ones, and others that may be asked for. closed: open time and close of the last candle that was seen of
     each symbol. pairs: client ids of take and stop. fills: executions, of which those of working orders matter (trade ids count
     on). bought: what of the coins is a position, for the audit. cash: quote as the engine counts it, where that is at hand.
+
+    A candle that runs is met again from its open: to all these orders all of it counts, as it does in the backtest.
     """
     kept = {o.client_order_id: _kept(o) for o in orders}
     for take, stop in pairs:
