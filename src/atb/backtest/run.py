@@ -58,16 +58,11 @@ class Desk(NamedTuple):
 
 def run_backtest(request: Request, desk: Desk) -> BacktestResult:
     """Run `request`. All its errors are AtbErrors; nothing is written but fetched candles and caches."""
-    _check_numbers(request)
-    clock = _Stopwatch()
-    own = own_policy(desk.loaded.cls, len(request.symbols))
-    policy, notes = effective_policy(own, request.policy_file, request.policy_flags)
-    sources = open_sources(request, desk.around)
-    prepared = [_prepare(source, request, desk, policy, clock) for source in sources]
+    clock = Stopwatch()
+    policy, notes, sources, prepared, rules = prepare(request, desk, clock)
     shown = [p.candles.window(p.first, len(p.candles)) for p in prepared]
     line = timeline(shown, [p.signals[p.first :] for p in prepared])
     length_ms = timeframe_ms(sources[0].timeframe)
-    rules = [desk.market_rules(source) for source in sources]
     notes += notes_of_run(desk.loaded.file, prepared, rules, line, request)
     markets = [make_market(r) for r in rules]
     run, best_run = _simulate(request, desk, policy, markets, line)
@@ -101,6 +96,26 @@ def run_backtest(request: Request, desk: Desk) -> BacktestResult:
     )
 
 
+class Setting(NamedTuple):
+    """What a request comes to: the policy in force and how it came about, and each symbol's candles, signals and rules."""
+
+    policy: Policy
+    notes: list[str]
+    sources: list[Source]
+    prepared: list[Prepared]
+    rules: list[MarketRules]
+
+
+def prepare(request: Request, desk: Desk, clock: Stopwatch) -> Setting:
+    """Load candles, compute signals and let them through the gate."""
+    _check_numbers(request)
+    own = own_policy(desk.loaded.cls, len(request.symbols))
+    policy, notes = effective_policy(own, request.policy_file, request.policy_flags)
+    sources = open_sources(request, desk.around)
+    prepared = [_prepare(source, request, desk, policy, clock) for source in sources]
+    return Setting(policy, notes, sources, prepared, [desk.market_rules(source) for source in sources])
+
+
 def own_policy(cls: type[Strategy], symbols: int) -> dict[str, Any]:
     """The strategy's policy; one that divides the account gives each of `symbols` the same part."""
     own = dict(cls.policy)
@@ -110,7 +125,7 @@ def own_policy(cls: type[Strategy], symbols: int) -> dict[str, Any]:
     return own
 
 
-class _Stopwatch:
+class Stopwatch:
     """Seconds by stage, for the report's timing; nothing is decided by it."""
 
     def __init__(self) -> None:
@@ -135,7 +150,7 @@ def _check_numbers(request: Request) -> None:
         raise UsageError(f"--max-gaps must be a share from 0 to 1, not {request.max_gap_share:g}.")
 
 
-def _prepare(source: Source, request: Request, desk: Desk, policy: Policy, clock: _Stopwatch) -> Prepared:
+def _prepare(source: Source, request: Request, desk: Desk, policy: Policy, clock: Stopwatch) -> Prepared:
     strategy = desk.loaded.make(request.params)
     start = source.span()[0]
     desk.attach_model(strategy, source.symbol.id, source.timeframe, start, request.model_version)

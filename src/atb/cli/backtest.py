@@ -114,7 +114,7 @@ def backtest(
 ) -> None:
     from atb.cli.console import open_app, warn
 
-    request = _request(locals())
+    request = make_request(locals())
     _refuse_file(export)
     application = open_app()
     # No database is told before the work, not after it.
@@ -188,7 +188,7 @@ def _print(result: BacktestResult, json: bool) -> None:
         print_report(result)
 
 
-def _request(values: dict[str, Any]) -> Request:
+def make_request(values: dict[str, Any]) -> Request:
     from atb.backtest.request import Request, Span
     from atb.core.errors import UsageError
     from atb.core.policy import load_policy
