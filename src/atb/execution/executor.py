@@ -14,19 +14,20 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from atb.core.errors import ExchangeRefused, ExchangeUnavailable
 from atb.core.order_id import client_order_id
-from atb.core.orders import NewOrder, SeenFill, SeenOrder
+from atb.core.orders import FINAL, NewOrder, SeenFill, SeenOrder
 from atb.engine.reasons import REASON_NAMES
 from atb.execution.adopting import fill_entry
 from atb.execution.plan import NOTHING, Step, Wanted, next_step
 from atb.execution.state import TradingState
 from atb.ledger.audit import READ
 from atb.ledger.entries import Chained, Entry
-from atb.ledger.records import Order
+from atb.ledger.records import FINAL_STATES, Order
 from atb.venue.broker import Broker, OrderUnknown, Window
 
 T = TypeVar("T")
 WINDOW_MS = 2_000  # the exchange may take a request this long after its intent
 SETTLE_MS = 3_000  # after the window, until "not found" means "never arrived"
+NOT_TOLD = (ExchangeUnavailable, ExchangeRefused)  # of what only asks
 MOST_STEPS = 12  # in one cycle and symbol; a plan needs at most four
 OVERLAP_MS = 3_600_000  # how far back fills are asked for again: clocks differ, and some are told late
 
@@ -99,9 +100,8 @@ class Executor:
             self._find([o for o in self.state.working[s].values() if o.state in ("intent", "unknown")])
             if any(o.state in ("intent", "unknown") for o in self.state.working[s].values()):
                 continue  # a fill of an order that is not known yet would seem foreign
-            if self.state.working[s]:
-                self._book_fills(s)
-                self._book_ends(s)
+            self._book_fills(s)  # also of what somebody else sold
+            self._book_ends(s)
 
     def carry_on(self, s: int) -> None:
         """Do what is left to do for symbol s, step by step, until nothing is or something must be waited for."""
@@ -142,13 +142,8 @@ class Executor:
         except ExchangeUnavailable as error:  # not sent, or certainly not taken
             self._conclude(named, "denied", error.what)
             return False
-        self.append([self._seen(order) for order in seen])
-        return any(order.state == "filled" for order in seen) and self._fills_of(named[0])
-
-    def _fills_of(self, order: NewOrder) -> bool:
-        s = self.state.index[order.symbol.market, order.symbol.id]
-        self._book_fills(s)
-        return True
+        recorded = [self._record(order) for order in seen]
+        return all(recorded)
 
     def _cancel(self, s: int, order: Order) -> bool:
         symbol = self.state.traded[s].symbol
@@ -161,8 +156,23 @@ class Executor:
             return self._find([order])
         except ExchangeUnavailable:
             return False
-        self._book_fills(s)
-        self.append([self._seen(seen)])
+        return self._record(seen)
+
+    def _record(self, seen: SeenOrder) -> bool:
+        """Write what the exchange says of an order. Whether all of it could be: an end counts only when every execution
+        that it speaks of is booked, and these may be told later."""
+        name, s = seen.client_order_id, self.state.index[seen.symbol.market, seen.symbol.id]
+        known = self.state.books.orders[name]
+        if known.state in ("intent", "unknown") or known.venue_order_id != seen.venue_order_id:
+            self.append(
+                [self._order_entry({"client_order_id": name, "state": "open", "venue_order_id": seen.venue_order_id})]
+            )
+        if known.filled_qty < seen.filled_qty:
+            self._book_fills(s)
+        if known.filled_qty < seen.filled_qty:
+            return False
+        if seen.state in FINAL and known.state not in FINAL_STATES:
+            self._note(name, seen.state, "")
         return True
 
     def _find(self, orders: Sequence[Order]) -> bool:
@@ -172,11 +182,11 @@ class Executor:
             s = self.state.index[order.key]
             try:
                 seen = self.broker.find(self.state.traded[s].symbol, order.client_order_id)
-            except ExchangeUnavailable:
+            except NOT_TOLD:
                 return False
             if seen is not None:
-                self.append([self._seen(seen)])
-            elif self._long_ago(order):
+                known = self._record(seen) and known
+            elif not order.venue_order_id and self._long_ago(order):  # what was seen once is there, whatever is said
                 self._note(order.client_order_id, "denied", "the exchange has never heard of it")
             else:
                 known = False
@@ -192,7 +202,7 @@ class Executor:
         since = round(history[-1].at.timestamp() * 1000) - OVERLAP_MS if history else 0
         try:
             fills = self.broker.fills(symbol, since)
-        except ExchangeUnavailable:
+        except NOT_TOLD:
             return
         known = {fill.venue_trade_id for fill in history}
         new = [self._filled(s, fill) for fill in fills if fill.venue_trade_id not in known]
@@ -206,7 +216,7 @@ class Executor:
             return
         try:
             there = {order.client_order_id for order in self.broker.open_orders([symbol])}
-        except ExchangeUnavailable:
+        except NOT_TOLD:
             return
         gone = [order for name, order in self.state.working[s].items() if name not in there]
         if gone:
@@ -231,12 +241,6 @@ class Executor:
             "stop_price": order.stop_price, "purpose": purpose,
         }  # fmt: skip
         return Entry(f"intent:{order.client_order_id}", "intent", self._now(), body, self.session_id)
-
-    def _seen(self, order: SeenOrder) -> Entry:
-        body = {
-            "client_order_id": order.client_order_id, "state": order.state, "venue_order_id": order.venue_order_id,
-        }  # fmt: skip
-        return self._order_entry(body)
 
     def _conclude(self, orders: Sequence[NewOrder], state: str, reason: str) -> None:
         for order in orders:
