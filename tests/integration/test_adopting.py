@@ -76,6 +76,23 @@ def told(connection: psycopg.Connection[Any]) -> dict[str, list[Any]]:
     return out
 
 
+def test_orders_of_two_symbols_with_one_number() -> None:
+    """Binance counts orders by symbol."""
+    found = []
+    for name, number in (("BTCUSDT", "1"), ("ETHUSDT", "2")):
+        symbol = symbol_for("binance", name)
+        ours = client_order_id(ACCOUNT, symbol.id, STARTED_MS, "entry")
+        order = SeenOrder(ours, "7", symbol, "buy", "market", Decimal(1), None, None, "filled", START, START)
+        fill = SeenFill(f"t{number}", "7", symbol, "buy", Decimal(1), Decimal(9), Decimal(0), "USDT", None, START)
+        found.append((order, fill))
+    entries = entries_for(ACCOUNT, [order for order, _ in found], [fill for _, fill in found], known=())
+    orders = {e.body["client_order_id"]: e.body["symbol"] for e in entries if e.kind == "intent"}
+    fills = [(orders[e.body["client_order_id"]], e.body["symbol"]) for e in entries if e.kind == "fill"]
+    assert fills == [("BTCUSDT", "BTCUSDT"), ("ETHUSDT", "ETHUSDT")]
+    foreign = entries_for(ACCOUNT, [found[0][0]], [found[1][1]], known=())
+    assert not [e for e in foreign if e.kind == "fill"]
+
+
 def test_a_dump_from_before_three_trades(server: Postgres, tmp_path: Path) -> None:
     name = server.database()
     shell = Shell(tmp_path, DATABASE_URL=server.url(name))
