@@ -119,6 +119,7 @@ def restore(
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
         typer.confirm(f"Put {file} in the place of {where.shown}? The old one is kept aside.", abort=True, err=True)
     done = run(where, app.tool_environment(), file, _migrate(app), force=force)
+    app.remember(where)
     if json:
         print_json(done._asdict() | {"path": str(done.path)})
         return
