@@ -493,13 +493,17 @@ def test_urls_that_lead_nowhere(server: Postgres, tmp_path: Path) -> None:
         (server.url(server.empty_database()), 6, "has no tables of atb yet"),
     ]
     for url, code, message in cases:
-        ran = Shell(tmp_path, DATABASE_URL=url)("db", "verify")
+        shell = Shell(tmp_path, DATABASE_URL=url)
+        ran = shell("db", "verify")
         assert ran.code == code and message in ran.message, (url, ran.err)
         for secret in (server.password, "wr0ng-secret", "sEcret"):
             assert secret not in ran.err + ran.out
 
 
 def test_all_that_the_url_says_reaches_psql_and_pg_dump(server: Postgres, db: Shell) -> None:
+        ("postgresql://bot:pa@ss:sEcret@127.0.0.1:1/db", 2, "has a @ in its user or password"),
+        ("postgresql://u@127.0.0.1:1/db?password=%zzsEcret", 6, "invalid percent-encoded token"),
+        ("password=sEcret host=127.0.0.1", 2, "not a Postgres URL"),
     """hostaddr saves the connection: no name server knows the host."""
     name = db.env["DATABASE_URL"].rpartition("/")[2]
     said = {
