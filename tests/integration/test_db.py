@@ -401,6 +401,10 @@ def test_trades_made_by_hand_are_imported_once(db: Shell, ledger: Book) -> None:
         ("WITH x AS (DELETE FROM trades RETURNING 1) SELECT * FROM x", 2, "data-modifying"),
         ("SELECT nextval('trading_sessions_id_seq')", 2, "only reads"),
         ("SELECT pg_terminate_backend(pid) FROM pg_stat_activity", 2, "only reads"),
+    for bad, said in (("x" * 200_000, "is no CSV"), ("a\0b", "has a NUL")):
+        (db.work / "bad.csv").write_text(f"time,symbol,side,qty,price,trade_id\n2025-11-21,BTCUSDT,buy,1,1,{bad}\n")
+        ran = db("db", "import-trades", "bad.csv")
+        assert ran.code == 3 and said in ran.message
         ("SELECT pg_read_file('/etc/passwd')", 2, "only reads"),
         ("SELECT pg_switch_wal()", 2, "only reads"),
         ("SELEC 1", 2, "only reads"),
