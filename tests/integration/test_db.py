@@ -313,6 +313,12 @@ def test_emergency_close_all_of_a_paper_account(db: Shell, ledger: Book) -> None
     assert db("db", "verify").code == 0
 
 
+def test_what_is_recorded_for_a_paper_account_is_final(db: Shell, ledger: Book) -> None:
+    """No exchange will ever tell of it."""
+    db("db", "emergency-close-all", "--session-id", ledger.session, "--record-only", "--exit-price", "49000", ok=True)
+    assert db("db", "query", "SELECT bool_or(provisional) FROM fills").out == "f\n"
+
+
 def test_the_engine_that_was_fenced_can_write_nothing_more(db: Shell, ledger: Book) -> None:
     from atb.core.errors import Fenced
 
