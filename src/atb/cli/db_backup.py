@@ -137,7 +137,7 @@ def _say_kept(kept: str, database: str) -> None:
     away, back = (
         f'ALTER DATABASE "{a}" RENAME TO "{b}"' for a, b in ((database, f"{database}_undone"), (kept, database))
     )
-    typer.echo(f"  go back:  atb db psql -d postgres -1 -c '{away}' -c '{back}'")
+    typer.echo(f"  go back:  atb db psql -d postgres -1 -c '{away}' -c '{back}' && atb db verify --anew")
 
 
 def check_base(folder: Annotated[Path, typer.Argument(help="The base backup.")]) -> None:

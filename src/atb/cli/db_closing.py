@@ -254,7 +254,8 @@ def _print_receipt(closed: list[Closed], left: list[tuple[Held, AtbError]], json
 def _next(held: Held) -> str:
     if held.account.environment == "paper":
         return "See: atb db positions, then run this again."
+    session = "N" if held.session_id is None else held.session_id  # of an import, say
     return (
-        f"Close it at the exchange, then: atb db emergency-close-all --session-id {held.session_id} --record-only "
+        f"Close it at the exchange, then: atb db emergency-close-all --session-id {session} --record-only "
         f"--exit-price {held.symbol}=PRICE"
     )
