@@ -85,16 +85,20 @@ class App:
 
     def database_to(self, do: Literal["read", "check", "change"], warn: Say) -> Where:
         """The database. Where it is not the one that was changed last: a reader is warned, others are refused."""
-        from atb.ledger.meant import other_than_meant, refuse_other, remember
+        from atb.ledger.meant import other_than_meant, refuse_other
 
         where = self.database()
         if do != "read":
             refuse_other(self.settings.home, where)
-        if do == "change":
-            remember(self.settings.home, where)
-        elif (last := other_than_meant(self.settings.home, where)) is not None:
+        if do != "change" and (last := other_than_meant(self.settings.home, where)) is not None:
             warn(f"This is {where.shown}; the database that was changed last from here is {last}.")
         return where
+
+    def remember(self, where: Where) -> None:
+        """This database is the one that is meant: it was reached, and is one to be changed."""
+        from atb.ledger.meant import remember
+
+        remember(self.settings.home, where)
 
     def database(self) -> Where:
         """DATABASE_URL, else the embedded server if it runs. Starts and creates nothing."""

@@ -313,6 +313,12 @@ def test_emergency_close_all_of_a_paper_account(db: Shell, ledger: Book) -> None
     assert db("db", "verify").code == 0
 
 
+def test_what_is_recorded_for_a_paper_account_is_final(db: Shell, ledger: Book) -> None:
+    """No exchange will ever tell of it."""
+    db("db", "emergency-close-all", "--session-id", ledger.session, "--record-only", "--exit-price", "49000", ok=True)
+    assert db("db", "query", "SELECT bool_or(provisional) FROM fills").out == "f\n"
+
+
 def test_the_engine_that_was_fenced_can_write_nothing_more(db: Shell, ledger: Book) -> None:
     from atb.core.errors import Fenced
 
@@ -325,7 +331,11 @@ def test_emergency_close_all_of_real_money_sends_nothing_and_says_so(db: Shell) 
     with psycopg.connect(db.env["DATABASE_URL"]) as connection:
         real = book(connection, "binance-main", "real")
         real.append(real.fill("buy", "0.1", "50000", "1"), real.fill("buy", "1", "3000", "1", symbol="ETHUSDT"))
+        real.append(real.fill("buy", "1", "2", "1", symbol="ADAUSDT")._replace(session_id=None))
     close = ("db", "emergency-close-all", "--session-id", real.session)
+    ran = db(*close)
+    assert "--session-id N --record-only --exit-price ADAUSDT=PRICE" in ran.err
+    db("db", "close-position", "--symbol", "ADAUSDT", "--exit-price", "2", ok=True)
     ran = db(*close)
     assert ran.code == 4 and "nothing was sent" in ran.message and "--record-only" in ran.err
     assert db("db", "query", "SELECT count(*) FROM positions WHERE status = 'OPEN'").out == "2\n"
@@ -334,7 +344,8 @@ def test_emergency_close_all_of_real_money_sends_nothing_and_says_so(db: Shell) 
     ran = db(*close, "--record-only", "--exit-price", "BTCUSDT=50000")
     assert ran.code == 2 and "There is no price for ETHUSDT" in ran.message
     db(*close, "--record-only", "--exit-price", "BTCUSDT=50000", "--exit-price", "ETHUSDT=2900", ok=True)
-    assert db("db", "query", "SELECT symbol, provisional FROM trades ORDER BY symbol").out == "BTCUSDT\tt\nETHUSDT\tt\n"
+    booked = db("db", "query", "SELECT symbol, provisional FROM trades ORDER BY symbol").out
+    assert booked == "ADAUSDT\tt\nBTCUSDT\tt\nETHUSDT\tt\n"
     assert db("db", "verify").code == 0
 
 
@@ -390,6 +401,10 @@ def test_trades_made_by_hand_are_imported_once(db: Shell, ledger: Book) -> None:
     (db.work / "bad.csv").write_text(text.replace("0.1,", "-1,"))
     ran = db("db", "import-trades", "bad.csv")
     assert ran.code == 3 and "bad.csv, line 2: qty is -1, not above 0." in ran.message
+    for bad, said in (("x" * 200_000, "is no CSV"), ("a\0b", "has a NUL")):
+        (db.work / "bad.csv").write_text(f"time,symbol,side,qty,price,trade_id\n2025-11-21,BTCUSDT,buy,1,1,{bad}\n")
+        ran = db("db", "import-trades", "bad.csv")
+        assert ran.code == 3 and said in ran.message
 
 
 @pytest.mark.parametrize(
@@ -485,6 +500,9 @@ def test_urls_that_lead_nowhere(server: Postgres, tmp_path: Path) -> None:
         ("mysql://x/y", 2, "not a Postgres URL"),
         ("hello", 2, "not a Postgres URL"),
         ("postgresql://bot:12/sEcret@host/db", 2, "has a / or ? in its user or password"),
+        ("postgresql://bot:pa@ss:sEcret@127.0.0.1:1/db", 2, "has a @ in its user or password"),
+        ("postgresql://u@127.0.0.1:1/db?password=%zzsEcret", 6, "invalid percent-encoded token"),
+        ("password=sEcret host=127.0.0.1", 2, "not a Postgres URL"),
         (good.replace("/ai_trading_bot", ""), 2, "names no database"),
         (good.replace(server.password, "wr0ng-secret"), 6, "refuses the user or the password"),
         (good.replace("ai_trading_bot", "no_such_db"), 6, "There is no such database"),
@@ -493,10 +511,12 @@ def test_urls_that_lead_nowhere(server: Postgres, tmp_path: Path) -> None:
         (server.url(server.empty_database()), 6, "has no tables of atb yet"),
     ]
     for url, code, message in cases:
-        ran = Shell(tmp_path, DATABASE_URL=url)("db", "verify")
+        shell = Shell(tmp_path, DATABASE_URL=url)
+        ran = shell("db", "verify")
         assert ran.code == code and message in ran.message, (url, ran.err)
+        said = ran.err + ran.out + shell("db", "psql", "-c", "SELECT 1").err
         for secret in (server.password, "wr0ng-secret", "sEcret"):
-            assert secret not in ran.err + ran.out
+            assert secret not in said, (url, said)
 
 
 def test_all_that_the_url_says_reaches_psql_and_pg_dump(server: Postgres, db: Shell) -> None:
@@ -642,6 +662,11 @@ def test_lists(db: Shell, ledger: Book) -> None:
     for name in ("sessions", "positions", "trades", "orders", "events"):
         assert isinstance(db("db", name, "--json", ok=True).json, list)
     assert db("db", "positions", "--json").json[0]["unrealized_pnl"] == -100
+
+
+def test_a_list_of_fewer_than_no_rows_is_refused(db: Shell) -> None:
+    ran = db("db", "trades", "--limit", "-1")
+    assert ran.code == 2 and "--limit -1 is negative" in ran.message
 
 
 def test_a_backtest_is_logged_apart_from_everything_real(db: Shell) -> None:

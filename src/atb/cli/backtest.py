@@ -124,6 +124,7 @@ def backtest(
     _print(result, json)
     if where is not None:
         _log(result, where)
+        application.remember(where)
     if failure is not None:
         raise failure
 

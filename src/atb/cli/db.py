@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,10 +34,10 @@ def _open() -> App:
     return open_app()
 
 
-def database(do: Literal["read", "check", "change"] = "read") -> Where:
+def database() -> Where:
     from atb.cli.console import warn
 
-    return _open().database_to(do, warn)
+    return _open().database_to("read", warn)
 
 
 @app.command(
@@ -92,9 +92,15 @@ def query(
 
     if json and csv:
         raise UsageError("--json and --csv exclude each other.", "Choose one.")
+    _check_limit(limit)
+    _print_answer(ask(database(), sql, limit, warn), json, csv, limit)
+
+
+def _check_limit(limit: int) -> None:
+    from atb.core.errors import UsageError
+
     if limit < 0:
         raise UsageError(f"--limit {limit} is negative.", "0 means all rows.")
-    _print_answer(ask(database(), sql, limit, warn), json, csv, limit)
 
 
 def _print_answer(answer: Any, json: bool, csv: bool, limit: int) -> None:
@@ -148,14 +154,16 @@ def migrate(
     from atb.ledger.reading import reading
     from atb.ledger.version import REVISION
 
-    where = database("read" if check else "change")
+    application = _open()
+    where = application.database_to("read" if check else "change", warn)
     if check:
         reading(where, lambda connection: check_schema(connection, where), on_again=warn)
         typer.echo(f"Schema version: {REVISION}, up to date.")
         return
     if create and create_database(where):
         typer.echo(f"Created {where.shown}.", err=True)
-    before, after = run(where, _open().settings.migrations)
+    before, after = run(where, application.settings.migrations)
+    application.remember(where)
     typer.echo(f"Schema version: {after}" + (", as it was." if before == after else f", was {before or 'none'}."))
     if before not in (None, after):
         typer.echo("The tables were written anew from the ledger. Check: atb db verify", err=True)
@@ -171,12 +179,16 @@ def downgrade(
     revision: Annotated[str, typer.Argument(help="The version to go back to; base: no tables at all.")],
     yes: Annotated[bool, typer.Option("--yes", help="Needed for base, which drops every table.")] = False,
 ) -> None:
+    from atb.cli.console import warn
     from atb.core.errors import UsageError
     from atb.ledger.migrate import migrate as run
 
     if revision == "base" and not yes:
         raise UsageError("That drops every table, the ledger too.", "Back up first (atb db backup), then add --yes.")
-    before, after = run(database("change"), _open().settings.migrations, revision, down=True)
+    application = _open()
+    where = application.database_to("change", warn)
+    before, after = run(where, application.settings.migrations, revision, down=True)
+    application.remember(where)
     typer.echo(f"Schema version: {after or 'none'}, was {before or 'none'}.")
 
 
@@ -186,14 +198,17 @@ def downgrade(
     help="Write every table anew from the ledger's entries.\n\n\b\nExample:\n  atb db rebuild",
 )
 def rebuild() -> None:
+    from atb.cli.console import warn
     from atb.core.errors import Disagreement
     from atb.ledger.audit import rebuild_all
     from atb.ledger.connect import connect
     from atb.ledger.migrate import check_schema
 
-    where, count = database("change"), 0
+    application, count = _open(), 0
+    where = application.database_to("change", warn)
     with connect(where, statement_timeout_s=3600) as connection:
         check_schema(connection, where)
+        application.remember(where)
         for account, done in rebuild_all(connection):
             if done.problems:
                 raise Disagreement(f"{account.name}: {done.problems[0].message} Nothing was written for it.")
@@ -222,6 +237,7 @@ def _list(name: str, json: bool, limit: int) -> None:
     from atb.cli.console import warn
     from atb.ledger.query import ask
 
+    _check_limit(limit)
     _print_answer(ask(database(), LISTS[name], limit, warn), json, False, limit)
 
 
@@ -252,7 +268,6 @@ def start() -> None:
     from atb.cli.console import warn
     from atb.ledger.connect import embedded
     from atb.ledger.embedded import start as run
-    from atb.ledger.meant import remember
     from atb.ledger.migrate import migrate as migrate_to
 
     application = _open()
@@ -261,7 +276,7 @@ def start() -> None:
     server = run(application.settings.home, warn)
     before, after = migrate_to(embedded(server), application.settings.migrations)
     if not application.settings.database_url:
-        remember(application.settings.home, embedded(server))
+        application.remember(embedded(server))
     typer.echo(f"Postgres {server.version} runs at {server.url()}" + ("" if before == after else f", schema {after}."))
 
 

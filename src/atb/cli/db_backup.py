@@ -119,6 +119,7 @@ def restore(
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
         typer.confirm(f"Put {file} in the place of {where.shown}? The old one is kept aside.", abort=True, err=True)
     done = run(where, app.tool_environment(), file, _migrate(app), force=force)
+    app.remember(where)
     if json:
         print_json(done._asdict() | {"path": str(done.path)})
         return
@@ -136,7 +137,7 @@ def _say_kept(kept: str, database: str) -> None:
     away, back = (
         f'ALTER DATABASE "{a}" RENAME TO "{b}"' for a, b in ((database, f"{database}_undone"), (kept, database))
     )
-    typer.echo(f"  go back:  atb db psql -d postgres -1 -c '{away}' -c '{back}'")
+    typer.echo(f"  go back:  atb db psql -d postgres -1 -c '{away}' -c '{back}' && atb db verify --anew")
 
 
 def check_base(folder: Annotated[Path, typer.Argument(help="The base backup.")]) -> None:

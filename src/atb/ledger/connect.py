@@ -65,6 +65,8 @@ def from_url(url: str) -> Where:
         ) from None
     if "@" in parts.path or "@" in parts.query:
         raise UsageError("DATABASE_URL has a / or ? in its user or password.", "Escape them there as %2F and %3F.")
+    if parts.netloc.count("@") > 1:  # libpq would take what follows the first for the host, and name it in its errors
+        raise UsageError("DATABASE_URL has a @ in its user or password.", "Escape it there as %40.")
     if len(parts.path) <= 1:
         raise UsageError("DATABASE_URL names no database.", "Add it at the end: .../ai_trading_bot")
     host = parts.netloc.rpartition("@")[2]
@@ -75,7 +77,7 @@ def from_url(url: str) -> Where:
 
 def _begin(text: str) -> str:
     """So much of a text that it cannot hold a password."""
-    return text.partition(":")[0][:20]
+    return re.split("[:=]", text, maxsplit=1)[0][:20]
 
 
 def connect(
@@ -168,9 +170,14 @@ def libpq_environment(where: Where) -> dict[str, str]:
 
 
 def without_password(text: str, where: Where) -> str:
-    """`text` without the password that the connection uses."""
-    password = urlsplit(where.conninfo).password if "://" in where.conninfo else None
-    return text.replace(password, "***") if password else text
+    """`text` without the password that the connection uses, as the URL says it: before the host, or among the options."""
+    if "://" not in where.conninfo:
+        return text
+    parts = urlsplit(where.conninfo)
+    passwords = [parts.password, *re.findall("password=([^&]+)", parts.query, re.IGNORECASE)]
+    for password in filter(None, passwords):
+        text = text.replace(password, "***")
+    return text
 
 
 class Meaning(NamedTuple):

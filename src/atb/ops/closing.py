@@ -82,6 +82,12 @@ class AtLastMark:
         return Execution(held.current_price, False, "paper, at the last mark")
 
 
+def _by_hand(account: AccountRow, price: Decimal) -> Execution:
+    """What an operator says. Of a paper account no exchange will ever tell anything else."""
+    provisional = account.environment != "paper"
+    return Execution(price, provisional, "recorded by hand" + (", provisional" if provisional else ""))
+
+
 class RecordOnly:
     """Nothing is sent: the operator closed and cancelled by hand. The exchange's own fills replace it later."""
 
@@ -94,7 +100,7 @@ class RecordOnly:
         price = self.prices.get(held.symbol, self.only)
         if price is None:
             raise UsageError(f"There is no price for {held.symbol}.", f"Add: --exit-price {held.symbol}=PRICE")
-        return Execution(price, True, "recorded by hand, provisional")
+        return _by_hand(held.account, price)
 
 
 class NothingIsSent:
@@ -163,9 +169,8 @@ def record_exit(
     row = line.connection.execute("SELECT epoch FROM authority WHERE account_id = %s", (held.account.id,)).fetchone()
     line.connection.rollback()
     assert row is not None
-    paper = held.account.environment == "paper"  # no exchange will ever tell of it
-    execution = Execution(price, not paper, "recorded by hand" + ("" if paper else ", provisional"))
-    may_be_booked = not paper and quantity is not None and not another
+    execution = _by_hand(held.account, price)
+    may_be_booked = execution.provisional and quantity is not None and not another
     body = _body(held, execution, qty, reason, evidence, fee_bps) | {"may_be_booked": may_be_booked}
     return _book(line, held, row[0], execution, body)
 
