@@ -72,14 +72,16 @@ class App:
         from atb.venue.reachable import reachable
 
         url = self.settings.urls.get(venue)
-        attempts = 4 if reachable(venue, url) else 1  # where nobody answers a ping, one attempt tells why
-        rules = fetch_market_rules(venue, symbol, base_url=url, attempts=attempts)
+        rates = self.settings.rates
+        attempts = 4 if reachable(venue, url, rates=rates) else 1  # where nobody answers a ping, one attempt tells why
+        rules = fetch_market_rules(venue, symbol, base_url=url, attempts=attempts, rates=rates)
         store_rules(self.settings.market_rules, venue, rules)
 
     def surroundings(self, warn: Say, progress: Progress) -> Surroundings:
         from atb.backtest.sources import Surroundings
 
-        return Surroundings(self.store(), dict(self.settings.urls), SystemClock().now_ms, warn, progress)
+        rates = self.settings.rates
+        return Surroundings(self.store(), dict(self.settings.urls), SystemClock().now_ms, warn, progress, rates)
 
     def database_to(self, do: Literal["read", "check", "change"], warn: Say) -> Where:
         """The database. Where it is not the one that was changed last: a reader is warned, others are refused."""

@@ -146,6 +146,7 @@ from pathlib import Path
 from atb.venue.rate_budget import Limit, Priority, RateBudget
 budget = RateBudget(Path(sys.argv[1]), "host", Limit(20_000, 10**7))
 print("ready", flush=True)
+sys.stdin.readline()
 taken = 0
 while budget.take(1, Priority.PROTECT) == 0:
     taken += 1
@@ -158,24 +159,38 @@ print(taken)
 def taker(folder: Path, *more: str) -> subprocess.Popen[str]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", TAKER, str(folder), *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+
+
+def begin(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
 
 
 def test_processes_together_take_what_there_is_and_not_one_more(tmp_path: Path) -> None:
     running = [taker(tmp_path) for _ in range(4)]
+    for process in running:
+        assert process.stdout is not None
+        process.stdout.readline()  # ready
+    for process in running:
+        begin(process)
     taken = [int(process.communicate(timeout=120)[0].split()[-1]) for process in running]
     assert sum(taken) == 20_000
+    assert min(taken) > 0, "they took turns"
 
 
 def test_a_killed_process_leaves_no_lock_and_a_whole_file(tmp_path: Path) -> None:
     for n in range(5):
         process = taker(tmp_path, "tell")
-        assert process.stdout is not None
+        begin(process)
+        assert process.stdout is not None and process.stdin is not None
         for _ in range(50 + 37 * n):
             process.stdout.readline()
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
+        process.stdin.close()
         one = RateBudget(tmp_path, "host", Limit(20_000, 10**7))
         began = time.monotonic()
         assert one.take(1, Priority.DATA) == 0

@@ -20,8 +20,8 @@ import pytest
 from atb.core.errors import AtbError, ExchangeRefused, ExchangeUnavailable, UsageError
 from atb.core.types import MarketRules, Symbol, symbol_for
 from atb.venue.ccxt_candles import VENUES, CandlePage, fetch_candles
+from atb.venue.ccxt_errors import VERDICTS, Verdict, trouble_of
 from atb.venue.ccxt_markets import fetch_market_rules, list_symbols
-from atb.venue.ccxt_session import VERDICTS, Verdict, trouble_of
 from atb.venue.reachable import reachable
 from tests.venue.loopback import DAY_MS, FOREVER, Exchange, Fault, Loopback, Rows
 

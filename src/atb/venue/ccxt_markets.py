@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Any
 
 from atb.core.errors import ExchangeRefused, ExchangeUnavailable, UsageError, nearest
 from atb.core.timeframe import SystemClock, iso_date
 from atb.core.types import MarketRules, Symbol
-from atb.venue.ccxt_session import Barred, Patience, Session, UnknownSymbol, unusable
+from atb.venue.ccxt_errors import unusable
+from atb.venue.ccxt_session import Barred, Patience, Session, UnknownSymbol
 
 # Coinbase's public endpoints in ccxt: all products, one product; + "Candles", + "Ticker"
 PRODUCTS = "v3PublicGetBrokerageMarketProducts"
@@ -26,13 +28,14 @@ def fetch_market_rules(
     timeout_s: float = 10.0,
     attempts: int = 4,
     backoff_s: float = 0.5,
+    rates: Path | None = None,
 ) -> MarketRules:
     """Lot (base), tick (quote) and minimum notional (quote), exactly as the exchange writes them, dated today (UTC).
 
-    One request for one symbol; `timeout_s`, `attempts` and `backoff_s` as in fetch_candles. Raises UsageError (unknown
+    One request for one symbol; `timeout_s`, `attempts`, `backoff_s` and `rates` as in fetch_candles. Raises UsageError (unknown
     symbol), ExchangeUnavailable, ExchangeRefused.
     """
-    session = Session(venue, base_url, Patience(timeout_s, attempts, backoff_s), WITHOUT_REFRESH)
+    session = Session(venue, base_url, Patience(timeout_s, attempts, backoff_s), WITHOUT_REFRESH, rates)
     what, today = f"Fetching the rules of {symbol.id}", iso_date(SystemClock().now_ms())
     with contextlib.closing(session), explained(session, symbol):
         if venue == "binance":

@@ -75,13 +75,19 @@ class RateBudget:
         with self._tally() as (tally, write):
             now = self._clock()
             tally = self._current(tally, now)
-            if (silent_s := tally.silent_until_ms / 1000 - now) > 0:
+            if silent_s := _silence_left(tally, now):
                 return silent_s
             used = tally.taken + tally.foreign
             if used + weight > self.limit.weight * priority.value and used > 0:
                 return (tally.window + 1) * self.limit.window_s - now
             write(tally._replace(taken=tally.taken + weight))
             return 0.0
+
+    def silent_s(self) -> float:
+        """For how many seconds from now the exchange wants no request at all."""
+        with self._tally() as (tally, _):
+            now = self._clock()
+            return _silence_left(self._current(tally, now), now)
 
     def note(self, used: int, asked_at: float) -> None:
         """The exchange's own count as of the answer to a request of `asked_at` (this machine's clock)."""
@@ -159,6 +165,10 @@ class RateBudget:
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._owner = os.getpid()
         return self._fd
+
+
+def _silence_left(tally: Tally, now: float) -> float:
+    return max(0.0, tally.silent_until_ms / 1000 - now)
 
 
 def _lock(fd: int) -> bool:
