@@ -15,7 +15,7 @@ from atb.venue.ccxt_markets import fetch_market_rules
 from atb.venue.ccxt_session import host_of
 from atb.venue.rate_budget import LIMITS, Priority, RateBudget
 from atb.venue.reachable import reachable
-from tests.venue.loopback import HOUR_MS, Exchange, Fault, Loopback
+from tests.venue.exchange import HOUR_MS, Exchange, Fault, Loopback
 
 ccxt = pytest.importorskip("ccxt")
 

@@ -176,7 +176,7 @@ class Session:
             return False
         if error.verdict is Verdict.LIMITED:
             return error.wait_s <= self.patience.max_wait_s
-        return error.verdict is Verdict.AGAIN
+        return error.verdict in (Verdict.AGAIN, Verdict.CLOCK)
 
     def _pause_s(self, state: Any) -> float:
         longest: float = min(self.patience.backoff_s * 2.0 ** (state.attempt_number - 1), MAX_BACKOFF_S)
