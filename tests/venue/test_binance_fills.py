@@ -121,7 +121,6 @@ def test_a_minute_in_which_nothing_was_traded_has_the_price_before_and_an_old_on
     with desk() as case:
         broker = in_bnb(case)
         case.exchange.now_ms += 90 * MINUTE_MS
-        broker.session.clock.doubt()
         broker.place(case.order(qty="0.1"), case.window())
         assert broker.fills(BTC, NOW)[0].fee_quote is None
 

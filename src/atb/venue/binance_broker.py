@@ -181,8 +181,9 @@ class BinanceBroker:
 
     def _at_once(self, what: str) -> dict[str, int]:
         try:
+            self.session.measure_clock_if_old()
             return _within(Window(self.now_ms(), CANCEL_WINDOW_MS))
-        except ExchangeUnavailable as error:
+        except (ExchangeUnavailable, ExchangeRefused) as error:
             raise OrderRefused(f"{what}: nothing was sent. {error.what}", "not_sent") from None
 
     def _listing(self, symbol: Symbol) -> Listing:

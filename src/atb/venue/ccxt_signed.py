@@ -45,11 +45,6 @@ class SignedSession(Session):
         self.client.session.max_redirects = 0  # nobody forwards an order, or the key, elsewhere
         self.client.logger = _silent()  # ccxt logs headers, and with them the key
 
-    def ask(self, what: str, endpoint: str, params: dict[str, Any], read: Callable[[Any], T]) -> T:
-        if not endpoint.startswith("public"):
-            self.measure_clock_if_old()
-        return super().ask(what, endpoint, params, read)
-
     def tell(self, what: str, endpoint: str, params: dict[str, Any], read: Callable[[Any], T], priority: Priority) -> T:
         """Sends once. Raises OrderRefused where it was certainly not done, OrderUnknown where nobody knows.
 
@@ -103,6 +98,8 @@ class SignedSession(Session):
             self.clock.measure()
 
     def _once(self, endpoint: str, params: dict[str, Any], read: Callable[[Any], T]) -> T:
+        if not endpoint.startswith("public"):
+            self.measure_clock_if_old()
         try:
             return super()._once(endpoint, params, read)
         except Trouble as trouble:

@@ -38,12 +38,12 @@ class ExchangeClock:
         self._base_ms = 0.0  # the exchange's time when the steady count was zero
         self._wall_s = 0.0  # this machine's time then
         self._measured_s = 0.0
-        self._good = False
+        self._doubted = False
         self.skew: Skew | None = None
 
     def now_ms(self) -> int:
-        """Measured at the first call and when it was doubted, which may raise ExchangeUnavailable; counted after that."""
-        if not self._good:
+        """Measured at the first call, which may raise ExchangeUnavailable; after that counted, which asks nobody."""
+        if self.skew is None:
             self.measure()
         return round(self._base_ms + time.monotonic() * 1000)
 
@@ -53,15 +53,15 @@ class ExchangeClock:
         self._base_ms = best.exchange_ms - middle_s * 1000
         self._measured_s = time.monotonic()
         self._wall_s = time.time() - self._measured_s
-        self._good = True
+        self._doubted = False
         self.skew = Skew(self._base_ms - self._wall_s * 1000, best.round_trip_s * 500)
         return self.skew
 
     def doubt(self) -> None:
-        """The exchange found our time wrong: the next one is measured anew."""
-        self._good = False
+        """The exchange found our time wrong: it is old, whatever its age."""
+        self._doubted = True
 
     def is_old(self) -> bool:
         """Whether it should be measured again: an hour has passed, or the machine's clock was set, or it slept."""
         moved_s = abs(time.time() - time.monotonic() - self._wall_s)
-        return not self._good or moved_s > STEP_S or time.monotonic() - self._measured_s > HOLDS_S
+        return self._doubted or moved_s > STEP_S or time.monotonic() - self._measured_s > HOLDS_S
