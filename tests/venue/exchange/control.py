@@ -3,7 +3,7 @@
 POST /control/price     {"symbol": "BTCUSDT", "price": "39000", "walk": false}
 POST /control/clock     {"advance_ms": 60000} or {"now_ms": ...} or {"factor": 1.0}
 POST /control/fault     {"kind": "reset", "path": "/order", "done": true, ...}; POST /control/heal {}
-POST /control/market    {"symbol": "BTCUSDT", "status": "HALT", "liquidity": "0.5", "spread": "1"}
+POST /control/market    {"symbol": "BTCUSDT", "status": "HALT", "liquidity": "0.5", "level": "0.1", "spread": "1"}
 POST /control/expire    {"order": 7}; POST /control/fill {"order": 7, "share": 0.5}
 POST /control/deposit   {"account": "main", "asset": "USDT", "amount": "1000"}
 GET  /control/state     now, prices, accounts with balances, orders and trades; what is broken, if anything
@@ -49,8 +49,8 @@ def market(exchange: Exchange, asked: Json) -> None:
     chosen.status = asked.get("status", chosen.status)
     if "spread" in asked:
         chosen.spread = exact(asked["spread"])
-    if "liquidity" in asked:
-        chosen.liquidity = chosen.left = None if asked["liquidity"] is None else exact(asked["liquidity"])
+    if "liquidity" in asked or "level" in asked:
+        exchange.shallow(asked["symbol"], asked.get("liquidity"), asked.get("level"))
 
 
 def expire(exchange: Exchange, asked: Json) -> None:

@@ -69,6 +69,8 @@ class Engine:
 
     def trade(self, market: Market, price: Decimal, volume: Decimal) -> None:
         """A trade of the market: sets off stops, fills what rests."""
+        if market.status != "TRADING":
+            raise ValueError(f"{market.name} is halted: nothing is traded")
         market.traded(self.now(), price, volume)
         for order in self.open(market.name):
             if order.open and order.waiting and order.reached(price):
@@ -153,10 +155,10 @@ class Engine:
         if order.waiting:
             return
         price = market.at(order.side)
-        if order.accepts(price):
-            qty = self._takeable(order, market, price)
-            if order.time_in_force != "FOK" or qty == order.rest:
-                self.fill(order, qty, price, maker=False)
+        if order.time_in_force != "FOK" or self._takeable(order, market, price) == order.rest:
+            while order.open and order.accepts(price) and (qty := self._takeable(order, market, price)):
+                self.fill(order, qty if market.level is None else min(qty, market.level), price, maker=False)
+                price = market.beyond(price, order.side)
         if order.open and (order.price is None or order.time_in_force != "GTC"):
             self.end(order, "EXPIRED")
 
@@ -166,7 +168,7 @@ class Engine:
         if order.side == "SELL":
             return wanted
         asset, locked = self.need(order)
-        means = order.account.free(asset) + locked
+        means = locked + (ZERO if order.quote_qty else order.account.free(asset))
         return min(wanted, cut(means / price, Decimal(market.listing.lot)))
 
     def _end_partner(self, order: Order) -> None:

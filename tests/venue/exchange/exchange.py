@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
+from typing import Any
 
 from tests.venue.exchange.accounts import Account, Key, made_key
 from tests.venue.exchange.candles import Rows, candles_of
@@ -64,9 +65,9 @@ class Exchange:
         candles: dict[str, Rows] | None = None,
         price: Number | None = None,
         spread: Number = 0,
-        **rules: str,
+        **rules: Any,
     ) -> Market:
-        listing = Listing(base, quote, candles or {}, **rules)  # type: ignore[arg-type]
+        listing = Listing(base, quote, candles or {}, **rules)
         self.listings[symbol] = listing
         self.markets[symbol] = Market(symbol, listing, None if price is None else exact(price), exact(spread))
         return self.markets[symbol]
@@ -117,6 +118,12 @@ class Exchange:
             self.now_ms = int(opened) + quarter * length_ms // 4 - (quarter == 3)
             self.move_to(symbol, price, volume / 4)
         self.now_ms = int(opened) + length_ms
+
+    def shallow(self, symbol: str, liquidity: Number | None = None, level: Number | None = None) -> None:
+        """From now on a step trades at most `liquidity`, and one price `level` of it: the rest is a tick worse."""
+        market = self.markets[symbol]
+        market.liquidity = market.left = None if liquidity is None else exact(liquidity)
+        market.level = None if level is None else exact(level)
 
     def halt(self, symbol: str, status: str = "HALT") -> None:
         self.markets[symbol].status = status

@@ -47,7 +47,7 @@ class Listing(NamedTuple):
 class Market:
     """`spread` is that between bid and ask, around the last price. `liquidity` is what can be traded a step; None: all.
 
-    `left` is what remains of it in this step.
+    `left` is what remains of it in this step. `level`: what there is at one price; the next is a tick worse.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Market:
     spread: Decimal = ZERO
     liquidity: Decimal | None = None
     left: Decimal | None = None
+    level: Decimal | None = None
     status: str = "TRADING"
     next_trade: int = 1
     tape: Tape = field(default_factory=Tape)
@@ -96,6 +97,11 @@ class Market:
 
     def available(self, wanted: Decimal) -> Decimal:
         return wanted if self.left is None else min(wanted, self.left)
+
+    def beyond(self, price: Decimal, side: str) -> Decimal:
+        """The next price that a market order of this side gets to."""
+        tick = Decimal(self.listing.tick)
+        return price + tick if side == "BUY" else max(tick, price - tick)
 
     def take(self, qty: Decimal) -> None:
         if self.left is not None:
