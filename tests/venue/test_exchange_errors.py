@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import pytest
 
 from atb.core.errors import ExchangeRefused
-from atb.venue.ccxt_session import Verdict, trouble_of
+from atb.venue.ccxt_errors import Verdict, trouble_of
 from tests.venue.clients import NOW, PAIR, SYMBOL, Desk, binance, ccxt, refusal
 from tests.venue.exchange import Key, made_key
 

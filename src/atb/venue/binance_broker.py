@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from atb.core.errors import DataError, ExchangeRefused, ExchangeUnavailable
-from atb.core.orders import FINAL, Balance, KeyRights, NewOrder, SeenFill, SeenOrder
-from atb.core.timeframe import SystemClock, iso_date
+from atb.core.errors import ExchangeRefused, ExchangeUnavailable
+from atb.core.orders import Balance, KeyRights, NewOrder, SeenFill, SeenOrder
 from atb.core.types import MarketRules, Symbol
 from atb.venue.binance_fills import FillPages
 from atb.venue.binance_orders import (
@@ -25,28 +22,18 @@ from atb.venue.binance_orders import (
     read_placed,
 )
 from atb.venue.broker import Features, OrderRefused, OrderUnknown, Window
-from atb.venue.ccxt_markets import binance_rules, binance_symbol, explained
+from atb.venue.ccxt_markets import binance_rules, binance_symbol
 from atb.venue.ccxt_session import Answered
-from atb.venue.ccxt_signed import LOOK_UP, SignedSession
+from atb.venue.ccxt_signed import SignedSession, last_state, priority_of
 from atb.venue.fields import flag, row, rows, text
-from atb.venue.market_rules import rules_for, store_rules
+from atb.venue.listings import Listing, Listings, Question
 from atb.venue.rate_budget import Priority
 
 CANCEL_WINDOW_MS = 5000  # a cancel that comes late does what was wanted
 STOP_TYPES = ("stop", "stop_limit")  # best first: a stop-limit that the price jumps over stays unfilled
-RULES_HOLD_S = 86_400.0
 FEWEST_STOPS = 5  # what Binance allows where its filter does not say
 CAUTIOUS = Features(("stop_limit",), FEWEST_STOPS, pairs=False)
 NO_SUCH_ORDER = -2013
-
-
-class Listing(NamedTuple):
-    """What Binance says about a symbol, and the steady count when it did."""
-
-    rules: MarketRules
-    status: str
-    features: Features
-    read_at_s: float
 
 
 class BinanceBroker:
@@ -57,8 +44,7 @@ class BinanceBroker:
     def __init__(self, session: SignedSession, symbols: Sequence[Symbol], rules_file: Path | None = None) -> None:
         self.session = session
         self.symbols = tuple(symbols)
-        self._rules_file = rules_file
-        self._listings: dict[str, Listing] = {}
+        self._listings = Listings(session, QUESTION, rules_file)
         self._fills = FillPages(session)
 
     def now_ms(self) -> int:
@@ -66,7 +52,7 @@ class BinanceBroker:
 
     @cached_property
     def features(self) -> Features:
-        every = [self._listing(symbol).features for symbol in self.symbols]
+        every = [self._listings.of(symbol).features for symbol in self.symbols]
         if not every:
             return CAUTIOUS
         stop_types = tuple(name for name in STOP_TYPES if all(name in one.stop_types for one in every))
@@ -74,22 +60,12 @@ class BinanceBroker:
 
     def market_rules(self, symbol: Symbol) -> MarketRules:
         """ExchangeRefused where the symbol is not traded now. Without an answer the last rules that were told."""
-        try:
-            listing = self._listing(symbol)
-        except ExchangeUnavailable:
-            known = rules_for(self.venue, symbol, self._rules_file)
-            if self._rules_file is None or not known.source.startswith("binance exchangeInfo"):
-                raise
-            return known
-        if listing.status != "TRADING":
-            what = f"{symbol.id} is not traded at {self.session.host}: its status is {listing.status}."
-            raise ExchangeRefused(what, "Try again later, or another symbol.")
-        return listing.rules
+        return self._listings.rules(symbol)
 
     def place(self, order: NewOrder, window: Window) -> SeenOrder:
         params = order_params(order) | _within(window)
         what = f"Placing {order.client_order_id} ({order.side} {order.type} {order.symbol.id})"
-        return self.session.tell(what, "privatePostOrder", params, lambda a: read_placed(a, order), _priority(order))
+        return self.session.tell(what, "privatePostOrder", params, lambda a: read_placed(a, order), priority_of(order))
 
     def place_pair(self, take: NewOrder, stop: NewOrder, window: Window) -> tuple[SeenOrder, SeenOrder]:
         params = pair_params(take, stop) | _within(window)
@@ -114,7 +90,7 @@ class BinanceBroker:
             if refused.reason != "unknown_order":
                 raise
             failure = refused  # filled, or cancelled with its pair: its last state is what is asked for
-        return self._last_state(what, symbol, client_order_id, failure)
+        return last_state(lambda: self.find(symbol, client_order_id), failure)
 
     def find(self, symbol: Symbol, client_order_id: str) -> SeenOrder | None:
         params = {"symbol": symbol.id, "origClientOrderId": client_order_id}
@@ -165,40 +141,12 @@ class BinanceBroker:
         what = f"Reading the open orders of {symbol.id}"
         return self.session.ask(what, "privateGetOpenOrders", {"symbol": symbol.id}, read)
 
-    def _last_state(
-        self, what: str, symbol: Symbol, client_order_id: str, failure: OrderRefused | OrderUnknown
-    ) -> SeenOrder:
-        """After a cancel without a usable answer: what the order is now, if that is final."""
-        try:
-            seen = self.find(symbol, client_order_id)
-        except (ExchangeUnavailable, ExchangeRefused) as error:
-            raise OrderUnknown(f"{failure.what} {error.what}", LOOK_UP) from None
-        if seen is None:
-            raise failure
-        if seen.state in FINAL:
-            return seen
-        raise OrderUnknown(f"{what}: {self.session.host} still tells of it as {seen.state}. {failure.what}", LOOK_UP)
-
     def _at_once(self, what: str) -> dict[str, int]:
         try:
             self.session.measure_clock_if_old()
             return _within(Window(self.now_ms(), CANCEL_WINDOW_MS))
         except (ExchangeUnavailable, ExchangeRefused) as error:
             raise OrderRefused(f"{what}: nothing was sent. {error.what}", "not_sent") from None
-
-    def _listing(self, symbol: Symbol) -> Listing:
-        known = self._listings.get(symbol.id)
-        if known is not None and time.monotonic() - known.read_at_s < RULES_HOLD_S:
-            return known
-        today = iso_date(SystemClock().now_ms())
-        what, params = f"Fetching the rules of {symbol.id}", {"symbol": symbol.id}
-        with explained(self.session, symbol):
-            listing = self.session.ask(what, "publicGetExchangeInfo", params, lambda a: _read_listing(a, symbol, today))
-        self._listings[symbol.id] = listing
-        if self._rules_file is not None:
-            with contextlib.suppress(DataError):  # to remember them is a service, not a condition
-                store_rules(self._rules_file, self.venue, listing.rules)
-        return listing
 
 
 def _read_listing(answer: Any, symbol: Symbol, date: str) -> Listing:
@@ -207,15 +155,13 @@ def _read_listing(answer: Any, symbol: Symbol, date: str) -> Listing:
     stop_types = tuple(name for name in STOP_TYPES if KINDS[name].name in offered)
     most = entry["filters"].get("MAX_NUM_ALGO_ORDERS", {}).get("maxNumAlgoOrders", FEWEST_STOPS)
     pairs = entry.get("ocoAllowed") is True and KINDS["take_limit"].name in offered
-    rules = binance_rules(answer, symbol.id, date)
     status = text(entry, "status") if entry.get("isSpotTradingAllowed") is not False else "NO SPOT TRADING"
-    return Listing(rules, status, Features(stop_types, int(most), pairs), time.monotonic())
+    closed = "" if status == "TRADING" else status
+    return Listing(binance_rules(answer, symbol.id, date), closed, Features(stop_types, int(most), pairs))
+
+
+QUESTION = Question("publicGetExchangeInfo", lambda symbol: {"symbol": symbol.id}, _read_listing)
 
 
 def _within(window: Window) -> dict[str, int]:
     return {"timestamp": window.made_at_ms, "recvWindow": window.length_ms}
-
-
-def _priority(order: NewOrder) -> Priority:
-    """On spot, without shorts, a sell always lessens what is held; so do stops."""
-    return Priority.PROTECT if order.side == "sell" else Priority.ENTRY

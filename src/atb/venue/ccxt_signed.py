@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from atb.core.errors import ExchangeRefused, ExchangeUnavailable
 from atb.core.keys import ApiKey
+from atb.core.orders import FINAL, NewOrder, SeenOrder
 from atb.venue.broker import OrderRefused, OrderUnknown
 from atb.venue.ccxt_errors import Failure, Outcome, Trouble, Verdict, handled, outcome_of
 from atb.venue.ccxt_session import Patience, Session, ccxt_error
@@ -126,6 +127,24 @@ class SignedSession(Session):
     def _drop_idle_connection(self) -> None:
         if time.monotonic() - self._asked_s > IDLE_S:
             self.client.session.close()  # it opens another one
+
+
+def last_state(find: Callable[[], SeenOrder | None], failure: OrderRefused | OrderUnknown) -> SeenOrder:
+    """After a cancel without a usable answer: what the order is now, if that is final; else `failure`, or unknown."""
+    try:
+        seen = find()
+    except (ExchangeUnavailable, ExchangeRefused) as error:
+        raise OrderUnknown(f"{failure.what} {error.what}", LOOK_UP) from None
+    if seen is None:
+        raise failure
+    if seen.state in FINAL:
+        return seen
+    raise OrderUnknown(f"{failure.what} The exchange still tells of it as {seen.state}.", LOOK_UP)
+
+
+def priority_of(order: NewOrder) -> Priority:
+    """On spot, without shorts, a sell always lessens what is held; so do its stops."""
+    return Priority.PROTECT if order.side == "sell" else Priority.ENTRY
 
 
 def _silent() -> logging.Logger:
