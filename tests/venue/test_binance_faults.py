@@ -19,7 +19,8 @@ from atb.core.keys import ApiKey
 from atb.core.orders import NewOrder
 from atb.venue.binance_broker import BinanceBroker
 from atb.venue.broker import OrderRefused, OrderUnknown, Window
-from atb.venue.ccxt_errors import OUTCOMES, REASONS, Outcome, failure_of, outcome_of
+from atb.venue.ccxt_errors import failure_of
+from atb.venue.ccxt_outcomes import OUTCOMES, REASONS, Outcome, outcome_of
 from atb.venue.ccxt_session import Barred, host_of
 from atb.venue.ccxt_signed import SignedSession
 from atb.venue.rate_budget import LIMITS, Priority, RateBudget

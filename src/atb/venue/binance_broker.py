@@ -24,9 +24,10 @@ from atb.venue.binance_orders import (
 from atb.venue.broker import Features, OrderRefused, OrderUnknown, Window
 from atb.venue.ccxt_markets import binance_rules, binance_symbol
 from atb.venue.ccxt_session import Answered
-from atb.venue.ccxt_signed import SignedSession, last_state, priority_of
+from atb.venue.ccxt_signed import SignedSession, last_state
 from atb.venue.fields import flag, row, rows, text
 from atb.venue.listings import Listing, Listings, Question
+from atb.venue.new_orders import priority_of
 from atb.venue.rate_budget import Priority
 
 CANCEL_WINDOW_MS = 5000  # a cancel that comes late does what was wanted

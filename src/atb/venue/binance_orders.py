@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from atb.core.orders import Balance, NewOrder, SeenFill, SeenOrder
 from atb.core.types import Symbol
-from atb.venue.broker import OrderRefused
 from atb.venue.ccxt_errors import Trouble, Verdict, unusable
 from atb.venue.fields import amount, flag, moment, plain, positive, row, rows, text, whole
+from atb.venue.new_orders import check_numbers, malformed
 
 
 class Kind(NamedTuple):
@@ -93,16 +93,8 @@ def _kind(order: NewOrder) -> Kind:
     kind = KINDS.get(order.type)
     if kind is None or order.side not in SIDES:
         raise malformed(order, f"cannot be a {order.side} {order.type} order")
-    given = [value for value in (order.qty, order.price, order.stop_price) if value is not None]
-    if not all(value.is_finite() and value > 0 for value in given):
-        raise malformed(order, "has a number that is none")
-    if (order.price is not None, order.stop_price is not None) != (kind.price, kind.stop_price):
-        raise malformed(order, f"has not the prices of a {order.type} order")
+    check_numbers(order, kind.price, kind.stop_price)
     return kind
-
-
-def malformed(order: NewOrder, why: str) -> OrderRefused:
-    return OrderRefused(f"Order {order.client_order_id} {why}; nothing was sent.", "malformed")
 
 
 def read_order(answer: Any, symbol: Symbol, client_order_id: str | None = None) -> SeenOrder:

@@ -9,7 +9,7 @@ from atb.core.errors import UsageError, nearest
 from atb.core.keys import ApiKey
 from atb.core.types import Symbol
 from atb.venue.broker import Broker
-from atb.venue.ccxt_session import Patience
+from atb.venue.ccxt_session import VENUES, Patience
 
 # A trader asks again within its check interval anyway; what waits for long here keeps it from its stops.
 LIVE = Patience(timeout_s=10.0, attempts=3, backoff_s=0.25, max_wait_s=5.0)
@@ -29,10 +29,13 @@ def open_broker(
 
     `rates`: the folder of the budget that all processes share; `rules_file`: where market rules are remembered.
     """
-    from atb.venue.ccxt_signed import SignedSession
+    if venue not in VENUES:
+        raise UsageError(f"There is no trading at '{venue}'.", nearest(venue, list(VENUES)))
+    if venue == "coinbase":
+        from atb.venue.coinbase_broker import CoinbaseBroker, CoinbaseSession
 
-    if venue not in ("binance",):
-        raise UsageError(f"There is no trading at '{venue}'.", nearest(venue, ["binance"]))
+        return CoinbaseBroker(CoinbaseSession(venue, base_url, patience, key, rates), symbols, rules_file)
     from atb.venue.binance_broker import BinanceBroker
+    from atb.venue.ccxt_signed import SignedSession
 
     return BinanceBroker(SignedSession(venue, base_url, patience, key, rates), symbols, rules_file)

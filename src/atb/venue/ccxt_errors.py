@@ -1,4 +1,4 @@
-"""What a failure means: a table for reading (is it worth asking again?) and one for writing (was it done?).
+"""What a failure is, taken apart, and what it means for a reader: is it worth asking again? (For a writer: ccxt_outcomes.)
 
 The exchange's own codes come before ccxt's classes, which mislead: ccxt calls every 400 without a JSON body "not
 available", some server errors "ExchangeError", and after one good request a refused key "too fast".
@@ -26,20 +26,10 @@ class Verdict(enum.Enum):
     UNKNOWN_SYMBOL = "the exchange has no such symbol"
 
 
-class Outcome(enum.Enum):
-    """What a failure says about whether something was done. The value: how the sentence about it ends."""
-
-    REFUSED = "refused"
-    TOO_FAST = "refused, being too fast"
-    CLOCK = "refused, its time being wrong"
-    BARRED = "refused from this place or with this key"
-    NOT_SENT = "not sent"
-    UNKNOWN = "not known to be done or not"
-
-
-# For reading. What is looked up, first hit first: the HTTP status, the exchange's own code, the status' family ("4xx"),
+# What is looked up, first hit first: the HTTP status, the exchange's own code, the status' family ("4xx"),
 # ccxt's class and its bases.
 VERDICTS: dict[int | str, Verdict] = {
+    401: Verdict.BARRED,
     403: Verdict.BARRED,  # the firewall in front of the exchange, or a key without the right
     408: Verdict.AGAIN,
     418: Verdict.CLOSED,  # banned for going on after 429; each further request makes the ban longer
@@ -73,60 +63,6 @@ VERDICTS: dict[int | str, Verdict] = {
     "BaseError": Verdict.REFUSED,
 }
 
-# For writing. Looked up: the exchange's code, its family ("-11xx"), the HTTP status. Only what is listed is certain; all
-# else (time-outs, resets, 5xx, an error that is no JSON, a code that nobody has read about) is UNKNOWN, which costs a
-# look-up, where a wrong "refused" costs a second order.
-OUTCOMES: dict[int | str, Outcome] = {
-    -1000: Outcome.UNKNOWN,
-    -1001: Outcome.UNKNOWN,
-    -1002: Outcome.BARRED,
-    -1003: Outcome.TOO_FAST,
-    -1004: Outcome.UNKNOWN,  # "server is busy": whether it took the order all the same is not said
-    -1006: Outcome.UNKNOWN,
-    -1007: Outcome.UNKNOWN,
-    -1008: Outcome.UNKNOWN,
-    -1010: Outcome.REFUSED,
-    -1013: Outcome.REFUSED,  # filters; it never came to the matching engine
-    -1014: Outcome.REFUSED,
-    -1015: Outcome.TOO_FAST,  # too many orders of this account, which says nothing about this address
-    -1016: Outcome.UNKNOWN,
-    -1020: Outcome.REFUSED,
-    -1021: Outcome.CLOCK,
-    -1022: Outcome.BARRED,
-    "-11xx": Outcome.REFUSED,  # the form of the request
-    -2010: Outcome.REFUSED,
-    -2011: Outcome.REFUSED,
-    -2013: Outcome.REFUSED,
-    -2008: Outcome.BARRED,
-    -2014: Outcome.BARRED,
-    -2015: Outcome.BARRED,
-    -2016: Outcome.REFUSED,
-    -2026: Outcome.REFUSED,
-    401: Outcome.BARRED,
-    403: Outcome.BARRED,
-    418: Outcome.TOO_FAST,
-    429: Outcome.TOO_FAST,
-    451: Outcome.BARRED,
-}
-
-# The words that go with a refusal (-2010, -2011, -1013), and our word for the reason. None: it is no refusal after all.
-# "Duplicate order" says that an order with this id is working: whoever sent it, it has to be looked up.
-REASONS: tuple[tuple[str, str | None], ...] = (
-    ("Duplicate order sent", None),
-    ("Unknown order sent|Order does not exist", "unknown_order"),
-    ("insufficient balance", "insufficient_balance"),
-    ("would trigger immediately", "would_trigger"),
-    ("would immediately match", "would_match"),
-    ("relationship of the prices", "wrong_prices"),
-    ("Market is closed", "market_closed"),
-    ("MAX_NUM_ALGO_ORDERS", "too_many_stops"),
-    ("MAX_NUM_ORDERS|MAX_NUM_ORDER_LISTS|EXCHANGE_MAX", "too_many_orders"),
-    ("NOTIONAL", "min_notional"),
-    ("LOT_SIZE", "lot"),
-    ("PRICE_FILTER|PERCENT_PRICE", "price"),
-    ("disabled on this account|may not place|not permitted for this account|restricted for this account", "account"),
-    ("not supported|Unsupported", "not_supported"),
-)
 UNSAID_BAN_S = 120.0  # the shortest that Binance gives
 
 
@@ -173,14 +109,14 @@ class Failure(NamedTuple):
         return found[1] if found else None
 
     @property
-    def certain_code(self) -> int | None:
-        """The code, out of a whole JSON object only: what was cut short may have said something else."""
+    def whole_answer(self) -> dict[str, Any]:
+        """The answer's JSON object; empty where it is none, or is cut short and may have said something else."""
         _, brace, rest = self.body.partition("{")
         try:
             answer = json.loads(brace + rest)
-            return int(answer["code"])
-        except (ValueError, TypeError, LookupError):
-            return None
+        except (ValueError, RecursionError):
+            return {}
+        return answer if isinstance(answer, dict) else {}
 
     @property
     def words(self) -> str:
@@ -208,19 +144,6 @@ def verdict_on(failure: Failure) -> Trouble:
     verdict = next((VERDICTS[key] for key in keys if key in VERDICTS), Verdict.REFUSED)
     wait_s = failure.wait_s if verdict in (Verdict.LIMITED, Verdict.CLOSED) else 0.0
     return Trouble(verdict, failure.reason, wait_s, status, code)
-
-
-def outcome_of(failure: Failure) -> tuple[Outcome, str]:
-    """What it means for a writer: the outcome, and a word for the reason."""
-    if not failure.sent:
-        return Outcome.NOT_SENT, "not_sent"
-    code = failure.certain_code
-    keys = (code, None if code is None else f"-{-code // 100}xx", failure.status)
-    outcome = next((OUTCOMES[key] for key in keys if key in OUTCOMES), Outcome.UNKNOWN)
-    if outcome is not Outcome.REFUSED:
-        return outcome, outcome.name.lower()
-    reason = next((word for pattern, word in REASONS if re.search(pattern, failure.words)), "refused")
-    return (Outcome.UNKNOWN, "unknown") if reason is None else (outcome, reason)
 
 
 def failure_of(error: BaseException, outer: BaseException | None = None) -> Failure:

@@ -71,8 +71,11 @@ class Answered(ExchangeRefused):
 class Session:
     """A client of one venue. `base_url` None is the real exchange, else a root such as http://127.0.0.1:9000.
 
-    `hint` is what can be done without an answer. `rates`: the folder of the budget that all processes share.
+    `hint` is what can be done without an answer. `rates`: the folder of the budget that all processes share; `scope`: which
+    of the budgets at this host, where the exchange has more than one.
     """
+
+    scope = ""
 
     def __init__(
         self,
@@ -90,7 +93,7 @@ class Session:
         self.client = open_client(venue, base_url, patience.timeout_s)
         api = self.client.urls["api"]
         self.host = host_of(api["public"] if venue == "binance" else api["rest"])
-        self.budget = RateBudget(rates, self.host, LIMITS[venue]) if rates else None
+        self.budget = RateBudget(rates, self.host + self.scope, LIMITS[venue + self.scope]) if rates else None
 
     def ask(self, what: str, endpoint: str, params: dict[str, Any], read: Callable[[Any], T]) -> T:
         """The answer of a ccxt endpoint method as `read` understands it; `what` names the purpose in errors.

@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 
 from atb.core.errors import ExchangeRefused, ExchangeUnavailable
 from atb.core.keys import ApiKey
-from atb.core.orders import FINAL, NewOrder, SeenOrder
+from atb.core.orders import FINAL, SeenOrder
 from atb.venue.broker import OrderRefused, OrderUnknown
-from atb.venue.ccxt_errors import Failure, Outcome, Trouble, Verdict, handled, outcome_of
+from atb.venue.ccxt_errors import Failure, Trouble, Verdict, handled
+from atb.venue.ccxt_outcomes import Outcome, outcome_of
 from atb.venue.ccxt_session import Patience, Session, ccxt_error
 from atb.venue.exchange_clock import ExchangeClock, Sample
 from atb.venue.fields import row, whole
@@ -32,7 +33,10 @@ T = TypeVar("T")
 
 
 class SignedSession(Session):
-    """A client of one account at one venue."""
+    """A client of one account at one venue. `public`: what the endpoints begin with that need no signature."""
+
+    public = "public"
+    clock_endpoint = "publicGetTime"
 
     def __init__(
         self, venue: str, base_url: str | None, patience: Patience, key: ApiKey, rates: Path | None = None
@@ -99,7 +103,7 @@ class SignedSession(Session):
             self.clock.measure()
 
     def _once(self, endpoint: str, params: dict[str, Any], read: Callable[[Any], T]) -> T:
-        if not endpoint.startswith("public"):
+        if not endpoint.startswith(self.public):
             self.measure_clock_if_old()
         try:
             return super()._once(endpoint, params, read)
@@ -109,10 +113,14 @@ class SignedSession(Session):
             raise
 
     def _call(self, endpoint: str, params: dict[str, Any]) -> Any:
-        if self.venue == "binance" and not endpoint.startswith("public") and "timestamp" not in params:
-            params = {**params, "timestamp": self.clock.now_ms(), "recvWindow": READ_WINDOW_MS}
         self._asked_s = time.monotonic()
-        return super()._call(endpoint, params)
+        return super()._call(endpoint, params if endpoint.startswith(self.public) else self._stamped(params))
+
+    def _stamped(self, params: dict[str, Any]) -> dict[str, Any]:
+        """With the time as of which the request is signed; one that changes something says so itself."""
+        if "timestamp" in params:
+            return params
+        return {**params, "timestamp": self.clock.now_ms(), "recvWindow": READ_WINDOW_MS}
 
     def _error(self, what: str, trouble: Trouble, asked: int) -> ExchangeUnavailable | ExchangeRefused:
         trouble.reason = self.key.masked(trouble.reason)
@@ -120,9 +128,12 @@ class SignedSession(Session):
 
     def _sample(self) -> Sample:
         def read(answer: Any) -> Sample:
-            return Sample(whole(row(answer, "time"), "serverTime"), self._asked_s, time.monotonic())
+            return Sample(self._read_clock(answer), self._asked_s, time.monotonic())
 
-        return self.ask("Reading the exchange's clock", "publicGetTime", {}, read)
+        return self.ask("Reading the exchange's clock", self.clock_endpoint, {}, read)
+
+    def _read_clock(self, answer: Any) -> int:
+        return whole(row(answer, "time"), "serverTime")
 
     def _drop_idle_connection(self) -> None:
         if time.monotonic() - self._asked_s > IDLE_S:
@@ -140,11 +151,6 @@ def last_state(find: Callable[[], SeenOrder | None], failure: OrderRefused | Ord
     if seen.state in FINAL:
         return seen
     raise OrderUnknown(f"{failure.what} The exchange still tells of it as {seen.state}.", LOOK_UP)
-
-
-def priority_of(order: NewOrder) -> Priority:
-    """On spot, without shorts, a sell always lessens what is held; so do its stops."""
-    return Priority.PROTECT if order.side == "sell" else Priority.ENTRY
 
 
 def _silent() -> logging.Logger:
