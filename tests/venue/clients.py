@@ -33,25 +33,25 @@ def market(price: str = "40000", **balances: str) -> tuple[Exchange, Account]:
 
 def binance(server: Loopback, key: Key | None = None, timeout_s: float = 5.0) -> Any:
     """With the exchange's own clock; of its first account unless told otherwise."""
-    used = key or next(iter(server.exchange.accounts.values())).key
-    api = {"public": server.url + "/api/v3", "private": server.url + "/api/v3", "sapi": server.url + "/sapi/v1"}
-    client = ccxt.binance(
+    client = binance_at(server.url, key or next(iter(server.exchange.accounts.values())).key, timeout_s)
+    client.milliseconds = lambda: server.exchange.now_ms
+    return client
+
+
+def binance_at(url: str, key: Key, timeout_s: float = 5.0) -> Any:
+    """With the clock of this machine."""
+    api = {"public": url + "/api/v3", "private": url + "/api/v3", "sapi": url + "/sapi/v1"}
+    options = {"fetchMarkets": {"types": ["spot"]}, "fetchCurrencies": False, "fetchMargins": False}
+    return ccxt.binance(
         {
-            "apiKey": used.key,
-            "secret": used.secret,
+            "apiKey": key.key,
+            "secret": key.secret,
             "timeout": round(timeout_s * 1000),
             "enableRateLimit": False,
             "urls": {"api": api},
-            "options": {
-                "fetchMarkets": {"types": ["spot"]},
-                "fetchCurrencies": False,
-                "fetchMargins": False,
-                "warnOnFetchOpenOrdersWithoutSymbol": False,
-            },
+            "options": {**options, "warnOnFetchOpenOrdersWithoutSymbol": False},
         }
     )
-    client.milliseconds = lambda: server.exchange.now_ms
-    return client
 
 
 def refusal(ask: Callable[..., Any], *arguments: Any, **more: Any) -> Refusal:

@@ -105,4 +105,4 @@ class Market:
 
     def take(self, qty: Decimal) -> None:
         if self.left is not None:
-            self.left -= qty
+            self.left = max(ZERO, self.left - qty)

@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
         """The body has to be read in any case: the next request of the connection follows it."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = urlsplit(self.path)
-        form = body.decode() if "json" not in self.headers.get("Content-Type", "") else ""
+        form = "" if body.startswith(b"{") else body.decode()  # else JSON, whatever the headers say
         query = {**dict(parse_qsl(form, True)), **dict(parse_qsl(parts.query, True))}
         return Request(self.command, parts.path, query, dict(self.headers), parts.query + body.decode(), body)
 
