@@ -124,7 +124,10 @@ def test_to_cancel_one_leg_is_to_cancel_both() -> None:
         broker = broker_of(case)
         take, stop = case.order("sell", "take_limit", "0.4", "44000"), case.order("sell", "stop", "0.4", None, "38000")
         broker.place_pair(take, stop, case.window())
+        broker.now_ms()
+        asked = len(case.server.requests)
         assert broker.cancel(BTC, take.client_order_id).state == "cancelled"
+        assert len(case.server.requests) == asked + 1
         asked = len(case.server.requests)
         assert broker.cancel(BTC, stop.client_order_id).state == "cancelled", "it is: that is what was wanted"
         assert len(case.server.requests) == asked + 2
@@ -154,7 +157,10 @@ def test_a_cancel_tells_what_was_filled_before() -> None:
         order = case.order("buy", "limit", "0.1", "39000")
         broker.place(order, case.window())
         case.exchange.fill(case.account.orders[0], "0.3")
+        broker.now_ms()
+        asked = len(case.server.requests)
         seen = broker.cancel(BTC, order.client_order_id)
+        assert len(case.server.requests) == asked + 1, "its own answer is enough"
         assert (seen.state, seen.filled_qty, seen.qty) == ("cancelled", Decimal("0.03"), Decimal("0.1"))
         assert seen.client_order_id == order.client_order_id
         assert broker.find(BTC, order.client_order_id) == seen._replace(

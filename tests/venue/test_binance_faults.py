@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import threading
 import time
 import traceback
 from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +99,63 @@ def test_a_pair_whose_answer_is_lost_is_unknown(kind: str) -> None:
         with pytest.raises(OrderUnknown):
             broker.place_pair(take, stop, case.window())
         assert [broker.find(BTC, one.client_order_id) is not None for one in (take, stop)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"origQty": "0.20000000"},
+        {"price": "39000.01000000"},
+        {"side": "SELL"},
+        {"type": "LIMIT_MAKER"},
+        {"symbol": "ETHUSDT"},
+        {"clientOrderId": "another"},
+        {"executedQty": "0.11000000"},
+        {"price": 39000.0},
+        {"status": "FILLED", "executedQty": None},
+        {"transactTime": None},
+        {"orderId": None},
+    ],
+)
+def test_an_answer_that_tells_of_another_order_is_no_answer(changes: dict[str, Any]) -> None:
+    with desk() as case:
+        broker, order = broker_of(case), case.order("buy", "limit", "0.1", "39000")
+        told = {
+            "symbol": "BTCUSDT", "orderId": 7, "clientOrderId": order.client_order_id, "transactTime": NOW,
+            "price": "39000.00000000", "origQty": "0.10000000", "executedQty": "0.00000000", "status": "NEW",
+            "type": "LIMIT", "side": "BUY",
+        }  # fmt: skip
+        for n, answer in enumerate((told, {**told, **changes})):
+            body = json.dumps(answer).encode()
+            case.server.add(Fault("status", method="POST", status=200, body=body, times=1, skip=n))
+        assert broker.place(order, case.window()).state == "open"
+        with pytest.raises(OrderUnknown):
+            broker.place(order, case.window())
+
+
+class Redirecting(BaseHTTPRequestHandler):
+    elsewhere = ""
+
+    def do_POST(self) -> None:
+        self.send_response(307)
+        self.send_header("Location", self.elsewhere + self.path)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+def test_nobody_forwards_an_order_elsewhere() -> None:
+    with desk() as case:
+        http = HTTPServer(("127.0.0.1", 0), type("To", (Redirecting,), {"elsewhere": case.server.url}))
+        threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
+        session = SignedSession("binance", f"http://127.0.0.1:{http.server_address[1]}", PATIENCE, case.key)
+        with pytest.raises(OrderUnknown):
+            BinanceBroker(session, [BTC]).place(case.order(), case.window())
+        http.shutdown()
+        http.server_close()
+        assert case.server.requests == [] and case.account.orders == []
 
 
 REFUSALS: list[tuple[int, str, int, str]] = [
@@ -351,8 +411,6 @@ def test_an_answer_of_another_shape_is_none(read: str, body: bytes) -> None:
     ],
 )
 def test_an_amount_that_is_no_exact_number_is_not_believed(balance: dict[str, Any]) -> None:
-    import json
-
     body = json.dumps({"balances": [balance]}).encode()
     with desk() as case:
         broker = broker_of(case)
@@ -369,6 +427,14 @@ def test_an_order_type_that_has_no_word_here_is_named_and_not_asked_for_again() 
         with pytest.raises(ExchangeUnavailable, match="order 1 with the type TRAILING_ICEBERG"):
             broker.open_orders([BTC])
         assert case.server.count("openOrders") == 1
+
+
+@pytest.mark.parametrize(("read", "path"), [("find", "/order"), ("rights", "/sapi"), ("balances", "/account")])
+def test_a_question_that_is_refused_has_no_answer_and_not_none(read: str, path: str) -> None:
+    message = "Illegal characters found in a parameter."
+    with desk(Fault("refused", path, code=-1100, message=message)) as case:
+        with pytest.raises(ExchangeRefused, match="Illegal characters"):
+            READS[read](broker_of(case), case.order())
 
 
 def test_what_is_not_to_be_seen_yet_is_not_found() -> None:
@@ -413,6 +479,29 @@ def test_too_many_orders_of_the_account_silence_nobody_else(tmp_path: Path) -> N
             broker.place(case.order(), case.window())
         assert (caught.value.reason, caught.value.wait_s) == ("too_fast", 10)
         assert broker.balances()
+
+
+def test_what_others_at_this_address_use_counts(tmp_path: Path) -> None:
+    with desk(folder=tmp_path) as case:
+        broker = broker_of(case)
+        broker.now_ms()
+        now = time.time()
+        broker.session.budget = budget = RateBudget(tmp_path, host_of(case.server.url), LIMITS["binance"], lambda: now)
+        assert budget.take(1, Priority.DATA) == 0
+        case.exchange.rates.ask(3500, case.exchange.now_ms)
+        broker.balances()
+        assert budget.take(1, Priority.DATA) > 0
+        assert budget.take(1, Priority.ENTRY) == 0
+
+
+def test_nothing_waits_in_a_queue_of_ccxt() -> None:
+    with desk() as case:
+        broker = broker_of(case, timeout_s=5.0)
+        broker.now_ms()
+        began = time.monotonic()
+        for _ in range(20):
+            broker.balances()
+        assert time.monotonic() - began < 2.0  # ccxt would take four seconds
 
 
 def test_the_exchange_s_own_limit_is_met_with_a_refusal_and_not_with_a_ban(tmp_path: Path) -> None:
