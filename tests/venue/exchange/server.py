@@ -149,8 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
         """The body has to be read in any case: the next request of the connection follows it."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = urlsplit(self.path)
-        form = "" if body.startswith(b"{") else body.decode()  # else JSON, whatever the headers say
-        query = {**dict(parse_qsl(form, True)), **dict(parse_qsl(parts.query, True))}
+        is_json = body.startswith(b"{")  # whatever the headers say
+        sent = json.loads(body) if is_json else dict(parse_qsl(body.decode(), True))
+        query = {**sent, **dict(parse_qsl(parts.query, True))}
         return Request(self.command, parts.path, query, dict(self.headers), parts.query + body.decode(), body)
 
     def send(self, reply: Reply, cut: int = 0, announced: int = 0) -> None:
