@@ -80,6 +80,7 @@ def test_a_request_that_is_late_by_the_exchanges_clock(desk: Desk) -> None:
 def test_a_clock_that_is_skewed(desk: Desk) -> None:
     desk.server.add(Fault("skew", seconds=-3, times=2))
     assert desk.client.fetch_time() == NOW - 3000
+    assert desk.client.last_response_headers["Date"] == "Sun, 31 Dec 2023 23:59:57 GMT"
     assert refusal(desk.order, "MARKET", "BUY", "0.01").message.endswith("ahead of the server's time.")
     desk.order("MARKET", "BUY", "0.01")
 

@@ -163,7 +163,8 @@ class Exchange:
         """Fills a share of an order that rests, at its price."""
         with self.lock:
             market = self.market(order.symbol)
-            self.engine.fill(order, _share(order, market, exact(share)), order.price or market.price, maker=True)
+            if order.open:
+                self.engine.fill(order, _share(order, market, exact(share)), order.price or market.price, maker=True)
 
     # --- to be looked at
 

@@ -103,7 +103,8 @@ class Loopback:
                 for fault in faults:
                     call.spoil = PAGE_FAULTS.get(fault.kind, call.spoil)
                     STATE_FAULTS.get(fault.kind, _nothing)(call, fault)
-                return handler(call)
+                reply = handler(call)
+                return reply._replace(headers={"Date": formatdate(call.now_ms / 1000, usegmt=True), **reply.headers})
         return Reply(404, b"<html>no such path</html>", {"Content-Type": "text/html"})
 
     def _strike(self, fault: Fault, orders_before: int) -> None:
