@@ -27,9 +27,9 @@ NOTHING_HEARD = [
 AFTERWARDS = ("truncated", "broken off")  # these spoil an answer, so there was one
 
 
-def bought(desk: Desk) -> Any:
+def bought(desk: Desk, timeout_s: float = 5.0) -> Any:
     """What the client makes of it: an order or None, or the error that ccxt raises."""
-    client = binance(desk.server, timeout_s=0.3)
+    client = binance(desk.server, timeout_s=timeout_s)
     try:
         return client.private_post_order(dict(BUY))
     except (ccxt.BaseError, TypeError) as error:
@@ -40,7 +40,7 @@ def bought(desk: Desk) -> Any:
 @pytest.mark.parametrize("done", [False, True])
 def test_an_answer_that_is_none_says_nothing_about_the_order(desk: Desk, kind: str, done: bool) -> None:
     desk.server.add(Fault(kind, "/order", times=1, done=done))
-    answer = bought(desk)
+    answer = bought(desk, 0.6 if kind == "hang" else 5.0)
     assert not isinstance(answer, dict) or "orderId" not in answer
     assert len(desk.main.placed("atb-1")) == (done or kind in AFTERWARDS)
 
