@@ -54,6 +54,23 @@ def binance_at(url: str, key: Key, timeout_s: float = 5.0) -> Any:
     )
 
 
+def coinbase(server: Loopback, key: Key | None = None, timeout_s: float = 5.0) -> Any:
+    """With the exchange's own clock; of its first account unless told otherwise."""
+    used = key or next(iter(server.exchange.accounts.values())).key
+    client = ccxt.coinbase(
+        {
+            "apiKey": used.key,
+            "secret": used.secret,
+            "timeout": round(timeout_s * 1000),
+            "enableRateLimit": False,
+            "urls": {"api": {"rest": server.url}},
+        }
+    )
+    client.milliseconds = lambda: server.exchange.now_ms
+    client.seconds = lambda: server.exchange.now_ms // 1000
+    return client
+
+
 def refusal(ask: Callable[..., Any], *arguments: Any, **more: Any) -> Refusal:
     """How a request was refused: by HTTP status and the exchange's own code, as ccxt's classes mislead."""
     with pytest.raises(ccxt.BaseError) as caught:

@@ -432,9 +432,9 @@ def test_an_order_type_that_has_no_word_here_is_named_and_not_asked_for_again() 
 @pytest.mark.parametrize(("read", "path"), [("find", "/order"), ("rights", "/sapi"), ("balances", "/account")])
 def test_a_question_that_is_refused_has_no_answer_and_not_none(read: str, path: str) -> None:
     message = "Illegal characters found in a parameter."
-    with desk(Fault("refused", path, code=-1100, message=message)) as case:
-        with pytest.raises(ExchangeRefused, match="Illegal characters"):
-            READS[read](broker_of(case), case.order())
+    fault = Fault("refused", path, code=-1100, message=message)
+    with desk(fault) as case, pytest.raises(ExchangeRefused, match="Illegal characters"):
+        READS[read](broker_of(case), case.order())
 
 
 def test_what_is_not_to_be_seen_yet_is_not_found() -> None:

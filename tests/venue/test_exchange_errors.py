@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
+import os
 import urllib.error
 import urllib.request
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
-from atb.core.errors import ExchangeRefused
 from atb.venue.ccxt_errors import Verdict, trouble_of
 from tests.venue.clients import NOW, PAIR, SYMBOL, Desk, binance, ccxt, refusal
 from tests.venue.exchange import Key, made_key
@@ -310,4 +312,17 @@ def test_the_errors_are_those_that_the_product_reads(desk: Desk) -> None:
     with pytest.raises(ccxt.BaseError) as caught:
         desk.client.public_get_klines({"symbol": "BTCUSDX", "interval": "1h"})
     assert trouble_of(caught.value).verdict is Verdict.UNKNOWN_SYMBOL
-    assert issubclass(ExchangeRefused, Exception)
+
+
+def test_the_rules_have_the_shape_of_the_real_ones(desk: Desk) -> None:
+    folder = os.environ.get("ATB_TEST_DATA")
+    if not folder:
+        pytest.skip("ATB_TEST_DATA is not set: the shape of the rules was NOT compared")
+    answer = json.loads((Path(folder) / "raw/binance_spot_exchangeInfo.majors.json").read_text())
+    real = next(symbol for symbol in answer["symbols"] if symbol["symbol"] == SYMBOL)
+    ours = desk.client.public_get_exchangeinfo({"symbol": SYMBOL})["symbols"][0]
+    assert real.keys() - ours.keys() == set()
+    shapes = {rule["filterType"]: {name: type(value) for name, value in rule.items()} for rule in real["filters"]}
+    for rule in ours["filters"]:
+        assert {name: type(value) for name, value in rule.items()} == shapes[rule["filterType"]]
+    assert {rule["rateLimitType"] for rule in answer["rateLimits"]} == {"REQUEST_WEIGHT", "ORDERS", "RAW_REQUESTS"}

@@ -27,9 +27,9 @@ NOTHING_HEARD = [
 AFTERWARDS = ("truncated", "broken off")  # these spoil an answer, so there was one
 
 
-def bought(desk: Desk) -> Any:
+def bought(desk: Desk, timeout_s: float = 5.0) -> Any:
     """What the client makes of it: an order or None, or the error that ccxt raises."""
-    client = binance(desk.server, timeout_s=0.3)
+    client = binance(desk.server, timeout_s=timeout_s)
     try:
         return client.private_post_order(dict(BUY))
     except (ccxt.BaseError, TypeError) as error:
@@ -40,7 +40,7 @@ def bought(desk: Desk) -> Any:
 @pytest.mark.parametrize("done", [False, True])
 def test_an_answer_that_is_none_says_nothing_about_the_order(desk: Desk, kind: str, done: bool) -> None:
     desk.server.add(Fault(kind, "/order", times=1, done=done))
-    answer = bought(desk)
+    answer = bought(desk, 0.6 if kind == "hang" else 5.0)
     assert not isinstance(answer, dict) or "orderId" not in answer
     assert len(desk.main.placed("atb-1")) == (done or kind in AFTERWARDS)
 
@@ -80,6 +80,7 @@ def test_a_request_that_is_late_by_the_exchanges_clock(desk: Desk) -> None:
 def test_a_clock_that_is_skewed(desk: Desk) -> None:
     desk.server.add(Fault("skew", seconds=-3, times=2))
     assert desk.client.fetch_time() == NOW - 3000
+    assert desk.client.last_response_headers["Date"] == "Sun, 31 Dec 2023 23:59:57 GMT"
     assert refusal(desk.order, "MARKET", "BUY", "0.01").message.endswith("ahead of the server's time.")
     desk.order("MARKET", "BUY", "0.01")
 

@@ -141,7 +141,8 @@ def test_how_long_a_position_had_no_stop(desk: Desk) -> None:
 # --- nothing is lost, whatever is done
 
 KINDS = ("MARKET", "LIMIT", "LIMIT_MAKER", "STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT")
-ACTIONS = ("order", "order", "order", "pair", "cancel", "jump", "move", "move", "shallow", "expire", "fill")
+NAMES = ("one", "two", "three")
+ACTIONS = ("order", "order", "order", "pair", "bracket", "cancel", "jump", "move", "move", "shallow", "expire", "fill")
 
 
 class Trader:
@@ -152,8 +153,10 @@ class Trader:
         self.exchange = Exchange(NOW)
         self.exchange.list(SYMBOL, "BTC", "USDT", price="100", spread=self.rng.choice(["0", "0.02"]))
         self.exchange.list("BNBUSDT", "BNB", "USDT", price="7")
-        for name in ("one", "two"):
-            self.exchange.open_account(name, {"BTC": 5, "USDT": 500, "BNB": 1}).pays_in_bnb = name == "two"
+        for name in NAMES:
+            self.exchange.open_account(name, {"BTC": 5, "USDT": 500, "BNB": 1})
+        self.exchange.account("two").pays_in_bnb = True
+        self.exchange.account("three").pays_in_quote = True
 
     def act(self, number: int) -> None:
         self.exchange.now_ms += 1000
@@ -164,7 +167,7 @@ class Trader:
     def some(self, kind: str, side: str, name: str) -> Any:
         """An order of this kind, at prices around the market."""
         market = self.exchange.market(SYMBOL)
-        account = self.exchange.accounts[self.rng.choice(["one", "two"])]
+        account = self.exchange.accounts[self.rng.choice(NAMES)]
         price, stop = (
             self.near() if part in kind else None for part in ("LIMIT", "STOP" if "STOP" in kind else "TAKE")
         )
@@ -183,6 +186,13 @@ class Trader:
         legs = self.some(stop, side, f"stop-{number}"), self.some("LIMIT_MAKER", side, f"limit-{number}")
         legs[1].account, legs[1].qty = legs[0].account, legs[0].qty
         self.exchange.engine.place_list(legs, f"pair-{number}")
+
+    def bracket(self, number: int) -> None:
+        side, stop = self.rng.choice(["BUY", "SELL"]), self.near()
+        order = self.some("LIMIT", side, f"bracket-{number}")
+        order.time_in_force, order.bracket, order.stop, order.stop_above = "GTC", True, stop, side == "BUY"
+        order.afterwards = stop * (1 if side == "SELL" else 2)
+        self.exchange.engine.place(order)
 
     def open(self) -> Any:
         orders = [order for account in self.exchange.accounts.values() for order in account.open_orders]

@@ -71,7 +71,7 @@ REASONS: tuple[tuple[str, str | None], ...] = (
     ("would trigger immediately|STOP_PRICE_(ABOVE|BELOW)_LAST_TRADE_PRICE", "would_trigger"),
     ("would immediately match|INVALID_LIMIT_PRICE_POST_ONLY", "would_match"),
     ("relationship of the prices", "wrong_prices"),
-    ("Market is closed|ORDER_ENTRY_DISABLED", "market_closed"),
+    ("Market is closed|ORDER_ENTRY_DISABLED|UNTRADABLE_PRODUCT", "market_closed"),
     ("MAX_NUM_ALGO_ORDERS", "too_many_stops"),
     ("MAX_NUM_ORDERS|MAX_NUM_ORDER_LISTS|EXCHANGE_MAX", "too_many_orders"),
     ("NOTIONAL|QUOTE_SIZE", "min_notional"),

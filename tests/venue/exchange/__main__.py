@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tests.venue.exchange import DAY_MS, LENGTH_MS, Exchange, Loopback, Rows
+from tests.venue.exchange import DAY_MS, LENGTH_MS, Exchange, Loopback, Rows, coinbase
 
 TICK_S = 0.05
 
@@ -53,7 +53,10 @@ def made(options: argparse.Namespace) -> Exchange:
         exchange.list(name, base, quote, {options.timeframe: rows} if len(rows) else {}, price=price)
     deposits = dict(balance.split("=") for balance in options.balance)
     for account in options.account:
-        exchange.open_account(account, deposits)
+        if options.coinbase:
+            coinbase.open_account(exchange, account, deposits)
+        else:
+            exchange.open_account(account, deposits)
     exchange.clock.run(options.factor)
     return exchange
 
@@ -69,6 +72,7 @@ def read(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--factor", type=float, default=1.0, help="how fast it runs; 0 stands still")
     parser.add_argument("--history", type=int, default=1000, help="how many candles there are before that")
     parser.add_argument("--timeframe", default="1h", choices=LENGTH_MS)
+    parser.add_argument("--coinbase", action="store_true", help="keys and fees as there")
     parser.add_argument("--walk", type=float, default=0.0, metavar="BPS", help="move by about this in each tick")
     options = parser.parse_args(arguments)
     options.symbol = options.symbol or ["BTCUSDT:BTC:USDT:40000"]

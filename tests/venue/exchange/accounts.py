@@ -40,6 +40,7 @@ class Account:
     maker_fee: Decimal = Decimal("0.001")
     taker_fee: Decimal = Decimal("0.001")
     pays_in_bnb: bool = False
+    pays_in_quote: bool = False  # and has to have it on top of what it buys
     may_trade: bool = True
     created_ms: int = 0
     orders: list[Order] = field(default_factory=list)
@@ -53,6 +54,11 @@ class Account:
     @property
     def open_orders(self) -> list[Order]:
         return [order for order in self.orders if order.open]
+
+    @property
+    def surcharge(self) -> Decimal:
+        """What a purchase costs, fees included, as a multiple of its price."""
+        return 1 + self.taker_fee if self.pays_in_quote else Decimal(1)
 
     @property
     def balances(self) -> dict[str, Balance]:

@@ -13,7 +13,6 @@ GET  /control/unprotected?account=main&symbol=BTCUSDT&start=...&end=...   millis
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -130,8 +129,7 @@ def _handler(action: Action) -> Handler:
 
     def handle(call: Call) -> Reply:
         try:
-            asked = {**call.query, **json.loads(call.request.body or "{}")}
-            return Reply(200, action(call.exchange, asked))
+            return Reply(200, action(call.exchange, dict(call.query)))
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:
             return Reply(400, {"error": f"{type(error).__name__}: {error}"})
 

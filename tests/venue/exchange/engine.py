@@ -29,6 +29,7 @@ class Engine:
         self.markets = markets
         self.now = now
         self.orders: dict[int, Order] = {}
+        self._working: list[Order] = []  # and some that have ended since
         self.lists: dict[int, OrderList] = {}
         self.history = History()
         self.outside: Amounts = amounts()
@@ -104,13 +105,14 @@ class Engine:
         if not order.open:
             return listing.quote, ZERO
         if order.quote_qty:
-            return listing.quote, order.quote_qty - order.cost
-        prices = (order.price, order.stop if order.price is None or order.bracket else None)
+            return listing.quote, order.quote_qty - order.cost * order.account.surcharge
+        prices = (order.price, order.afterwards, order.stop if order.price is None else None)
         worst = max((price for price in prices if price is not None), default=self.markets[order.symbol].ask)
-        return listing.quote, order.rest * worst
+        return listing.quote, order.rest * worst * order.account.surcharge
 
     def open(self, symbol: str) -> list[Order]:
-        return [order for order in self.orders.values() if order.open and order.symbol == symbol]
+        self._working = [order for order in self._working if order.open]
+        return [order for order in self._working if order.symbol == symbol]
 
     # --- the parts of it
 
@@ -139,13 +141,14 @@ class Engine:
         order.created_ms = order.updated_ms = self.now()
         order.working_ms = -1 if order.waiting else self.now()
         self.orders[order.id] = order
+        self._working.append(order)
         order.account.orders.append(order)
         self._note(order, "placed", order.qty, order.price)
 
     def _trigger(self, order: Order, market: Market) -> None:
         order.triggered, order.working_ms, order.updated_ms = True, self.now(), self.now()
         if order.bracket:
-            order.price = None
+            order.price = order.afterwards
         self._note(order, "triggered", order.rest, order.stop)
         self._end_partner(order)
         self._take(order, market)
@@ -159,7 +162,7 @@ class Engine:
             while order.open and order.accepts(price) and (qty := self._takeable(order, market, price)):
                 self.fill(order, qty if market.level is None else min(qty, market.level), price, maker=False)
                 price = market.beyond(price, order.side)
-        if order.open and (order.price is None or order.time_in_force != "GTC"):
+        if order.open and (order.price is None or order.time_in_force in ("IOC", "FOK")):
             self.end(order, "EXPIRED")
 
     def _takeable(self, order: Order, market: Market, price: Decimal) -> Decimal:
@@ -169,7 +172,7 @@ class Engine:
             return wanted
         asset, locked = self.need(order)
         means = locked + (ZERO if order.quote_qty else order.account.free(asset))
-        return min(wanted, cut(means / price, Decimal(market.listing.lot)))
+        return min(wanted, cut(means / (price * order.account.surcharge), Decimal(market.listing.lot)))
 
     def _end_partner(self, order: Order) -> None:
         for other in order.list.orders if order.list else ():
@@ -206,13 +209,15 @@ class Engine:
         market.next_trade += 1
 
     def _fee(self, order: Order, qty: Decimal, price: Decimal, maker: bool) -> tuple[str, Decimal]:
-        """In what was received; in BNB where the account wants that and has enough."""
+        """In what was received, unless the account pays in quote; in BNB where it wants that and has enough."""
         account, listing = order.account, self.markets[order.symbol].listing
         rate = account.maker_fee if maker else account.taker_fee
         bnb = self._in_bnb(qty * price * rate * BNB_DISCOUNT, listing.quote) if account.pays_in_bnb else None
         if bnb is not None and bnb <= account.free("BNB"):
             return "BNB", bnb
-        return (listing.base, cut(qty * rate)) if order.side == "BUY" else (listing.quote, cut(qty * price * rate))
+        if order.side == "BUY" and not account.pays_in_quote:
+            return listing.base, cut(qty * rate)
+        return listing.quote, cut(qty * price * rate)
 
     def _in_bnb(self, worth: Decimal, quote: str) -> Decimal | None:
         market = self.markets.get(f"BNB{quote}")

@@ -11,12 +11,13 @@ from tests.venue.exchange.accounts import Account, Key, made_key
 from tests.venue.exchange.candles import Rows, candles_of
 from tests.venue.exchange.clock import Clock
 from tests.venue.exchange.engine import Engine
-from tests.venue.exchange.history import Events, Log
+from tests.venue.exchange.history import Entry, Events, Log
 from tests.venue.exchange.invariants import broken
 from tests.venue.exchange.market import Listing, Market
 from tests.venue.exchange.money import Number, exact
 from tests.venue.exchange.orders import Order
 from tests.venue.exchange.rates import Rates
+from tests.venue.exchange.wire import Request
 
 
 class Exchange:
@@ -162,7 +163,8 @@ class Exchange:
         """Fills a share of an order that rests, at its price."""
         with self.lock:
             market = self.market(order.symbol)
-            self.engine.fill(order, _share(order, market, exact(share)), order.price or market.price, maker=True)
+            if order.open:
+                self.engine.fill(order, _share(order, market, exact(share)), order.price or market.price, maker=True)
 
     # --- to be looked at
 
@@ -173,6 +175,11 @@ class Exchange:
     @property
     def events(self) -> Events:
         return self.engine.history.events
+
+    def record(self, request: Request, account: str, status: int, events_before: int) -> None:
+        """Notes a request that was processed, with what it did."""
+        effect, params = tuple(self.events[events_before:]), request.query
+        self.log.append(Entry(self.now_ms, account, request.method, request.path, params, status, effect))
 
     def unprotected_ms(self, account: str, symbol: str, start: int, end: int, besides: Number = 0) -> int:
         """How long more than `besides` and a lot was held that no working stop would have sold."""

@@ -87,7 +87,8 @@ def html(fault: Fault) -> Reply:
 
 def error_status(fault: Fault) -> Reply:
     headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
-    return Reply(fault.status, fault.body, {"Content-Type": "text/html", **headers})
+    kind = "application/json" if fault.body.startswith(b"{") else "text/html"
+    return Reply(fault.status, fault.body, {"Content-Type": kind, **headers})
 
 
 def refused(fault: Fault) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.venue.exchange.money import ZERO
 
@@ -19,7 +19,7 @@ class Order:
     """With a `stop` it waits until the price has come there: from above, or from below when `stop_above`.
 
     `type` is the exchange's own name of it, which nothing here depends on. A `bracket` rests at its price while it
-    waits, and is a market order once its stop is touched.
+    waits; once its stop is touched, `afterwards` is its price.
     """
 
     account: Account
@@ -31,13 +31,13 @@ class Order:
     price: Decimal | None = None  # None: at the market
     stop: Decimal | None = None
     stop_above: bool = False
-    time_in_force: str = "GTC"
+    time_in_force: str = "GTC"  # IOC, FOK; GTD is ended by who made it
     maker_only: bool = False
     bracket: bool = False
+    afterwards: Decimal | None = None
     quote_qty: Decimal = ZERO  # what a market order shall cost; its qty follows
-    given: dict[str, str] = field(default_factory=dict)  # as it was asked for
+    asked: dict[str, Any] = field(default_factory=dict)  # as the client wrote it, where that is shown again
     id: int = 0
-    uuid: str = ""
     list: OrderList | None = None
     status: str = "NEW"
     triggered: bool = False

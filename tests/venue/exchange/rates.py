@@ -24,10 +24,12 @@ class Rates:
         self.weight_a_minute = 6000
         self.orders_in_10s = 100
         self.orders_a_day = 200_000
+        self.calls_a_second = 0  # as Coinbase counts; 0: not at all, for the clock may stand still
         self.patience = 10  # refusals of one minute, after which the address is banned
         self.banned_until_ms = 0
         self.bans = 0
         self._weight: Counter[int] = Counter()
+        self._calls: Counter[int] = Counter()
         self._refused: Counter[int] = Counter()
         self._orders: Counter[tuple[str, int, int]] = Counter()
 
@@ -44,6 +46,11 @@ class Rates:
             return self._ban(now_ms)
         end_ms = (minute + 1) * MINUTE_MS
         return Verdict(429, end_ms - now_ms, end_ms)
+
+    def call(self, now_ms: int) -> bool:
+        """Counts a call; whether it is one too many of its second."""
+        self._calls[now_ms // 1000] += 1
+        return 0 < self.calls_a_second < self._calls[now_ms // 1000]
 
     def _ban(self, now_ms: int) -> Verdict:
         """Twice as long each time."""

@@ -103,7 +103,8 @@ class Loopback:
                 for fault in faults:
                     call.spoil = PAGE_FAULTS.get(fault.kind, call.spoil)
                     STATE_FAULTS.get(fault.kind, _nothing)(call, fault)
-                return handler(call)
+                reply = handler(call)
+                return reply._replace(headers={"Date": formatdate(call.now_ms / 1000, usegmt=True), **reply.headers})
         return Reply(404, b"<html>no such path</html>", {"Content-Type": "text/html"})
 
     def _strike(self, fault: Fault, orders_before: int) -> None:
@@ -149,8 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
         """The body has to be read in any case: the next request of the connection follows it."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = urlsplit(self.path)
-        form = "" if body.startswith(b"{") else body.decode()  # else JSON, whatever the headers say
-        query = {**dict(parse_qsl(form, True)), **dict(parse_qsl(parts.query, True))}
+        is_json = body.startswith(b"{")  # whatever the headers say
+        sent = json.loads(body) if is_json else dict(parse_qsl(body.decode(), True))
+        query = {**sent, **dict(parse_qsl(parts.query, True))}
         return Request(self.command, parts.path, query, dict(self.headers), parts.query + body.decode(), body)
 
     def send(self, reply: Reply, cut: int = 0, announced: int = 0) -> None:

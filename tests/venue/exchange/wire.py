@@ -12,14 +12,17 @@ from tests.venue.exchange.candles import Rows
 if TYPE_CHECKING:
     from tests.venue.exchange.exchange import Exchange
 
-Query = dict[str, str]
+Query = dict[str, Any]  # text; what came as JSON may be more
 Spoil = Callable[[Rows], Rows]
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Request(NamedTuple):
-    """What a client asked for. `signed` is the query string and the body as they came in, joined as a signature is."""
+    """What a client asked for. `query` is that of the URL and the body's, a form or JSON; the URL's goes first.
+
+    `signed` is both as they came in, joined as Binance's signatures are.
+    """
 
     method: str
     path: str

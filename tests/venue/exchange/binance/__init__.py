@@ -9,7 +9,6 @@ from tests.venue.exchange.accounts import Account
 from tests.venue.exchange.binance import account, lists, orders, public
 from tests.venue.exchange.binance.auth import key_of, unknown_key
 from tests.venue.exchange.binance.errors import ApiError
-from tests.venue.exchange.history import Entry
 from tests.venue.exchange.rates import DAY_MS, TEN_SECONDS_MS
 from tests.venue.exchange.wire import Call, Handler, Query, Reply
 
@@ -70,10 +69,7 @@ def _served(call: Call, weight: Weight, handler: Callable[[], tuple[Account | No
     except ApiError as error:
         reply = error.reply
     name = mine.name if mine else _name(call)
-    effect = tuple(call.exchange.events[before:])
-    request = call.request
-    entry = Entry(call.exchange.now_ms, name, request.method, request.path, request.query, reply.status, effect)
-    call.exchange.log.append(entry)
+    call.exchange.record(call.request, name, reply.status, before)
     return reply._replace(headers={**_headers(call, name), **reply.headers})
 
 

@@ -22,7 +22,7 @@ class Params:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._sent = {name: value for name, value in call.query.items() if name not in ALWAYS}
+        self._sent = {name: str(value) for name, value in call.query.items() if name not in ALWAYS}
         self._read: set[str] = set()
 
     def text(self, name: str, legal: str = ".*") -> str | None:

@@ -33,6 +33,7 @@ def info(call: Call) -> Reply:
         ("REQUEST_WEIGHT", "MINUTE", 1, rates.weight_a_minute),
         ("ORDERS", "SECOND", 10, rates.orders_in_10s),
         ("ORDERS", "DAY", 1, rates.orders_a_day),
+        ("RAW_REQUESTS", "MINUTE", 5, 61_000),
     )
     names = ("rateLimitType", "interval", "intervalNum", "limit")
     return Reply(

@@ -29,6 +29,7 @@ def symbol_info(market: Market) -> Json:
         "orderTypes": list(listing.order_types),
         "icebergAllowed": False,
         "ocoAllowed": listing.pairs,
+        "otoAllowed": False,
         "quoteOrderQtyMarketAllowed": True,
         "allowTrailingStop": False,
         "cancelReplaceAllowed": True,
