@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from atb.core.errors import DatabaseError, UsageError
+from atb.core.keys import account_identity
 from atb.core.timeframe import SystemClock
 from atb.settings import Settings, load_settings, without_postgres
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from atb.live.rehearsal import Rehearsal
     from atb.strategy.contract import Strategy
     from atb.strategy.loader import LoadedStrategy, StrategyFile
+    from atb.venue.broker import Broker
 
 Say = Callable[[str], None]
 Progress = Callable[[str, float], None]
@@ -74,14 +76,35 @@ class App:
         from atb.venue.reachable import reachable
 
         url = self.settings.urls.get(venue)
-        attempts = 4 if reachable(venue, url) else 1  # where nobody answers a ping, one attempt tells why
-        rules = fetch_market_rules(venue, symbol, base_url=url, attempts=attempts)
+        rates = self.settings.rates
+        attempts = 4 if reachable(venue, url, rates=rates) else 1  # where nobody answers a ping, one attempt tells why
+        rules = fetch_market_rules(venue, symbol, base_url=url, attempts=attempts, rates=rates)
         store_rules(self.settings.market_rules, venue, rules)
+
+    def broker(self, venue: str, symbols: Sequence[Symbol]) -> Broker:
+        """The account that the key for `venue` opens, on the real exchange or its test network. Asks nothing yet."""
+        from atb.venue.ccxt_broker import open_broker
+
+        mine = self.settings
+        return open_broker(
+            venue,
+            mine.key(venue),
+            symbols,
+            base_url=mine.order_url(venue),
+            rates=mine.rates,
+            rules_file=mine.market_rules,
+        )
+
+    def account_identity(self, venue: str, market: str = "spot") -> str:
+        """Which account that is: venue, market, environment and the key's fingerprint."""
+        mine = self.settings
+        return account_identity(venue, market, mine.environment(venue), mine.key(venue).fingerprint)
 
     def surroundings(self, warn: Say, progress: Progress) -> Surroundings:
         from atb.backtest.sources import Surroundings
 
-        return Surroundings(self.store(), dict(self.settings.urls), SystemClock().now_ms, warn, progress)
+        rates = self.settings.rates
+        return Surroundings(self.store(), dict(self.settings.urls), SystemClock().now_ms, warn, progress, rates)
 
     def database_to(self, do: Literal["read", "check", "change"], warn: Say) -> Where:
         """The database. Where it is not the one that was changed last: a reader is warned, others are refused."""

@@ -10,19 +10,37 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from atb.core.errors import UsageError, nearest
+from atb.core.keys import ApiKey
 
 if TYPE_CHECKING:
     from dotenv.parser import Binding
 
 PACKAGE = Path(__file__).parent
-NAMES = ("ATB_HOME", "ATB_CACHE", "ATB_BINANCE_API_URL", "ATB_COINBASE_API_URL")  # that begin with ATB_
+NAMES = (  # that begin with ATB_
+    "ATB_HOME",
+    "ATB_CACHE",
+    "ATB_BINANCE_API_URL",
+    "ATB_BINANCE_WS_URL",
+    "ATB_COINBASE_API_URL",
+    "ATB_TESTNET",
+)
+VENUES = ("binance", "coinbase")
+# Where test money is traded; Coinbase has nothing but fixed answers.
+TESTNETS = {"binance": ("https://testnet.binance.vision", "wss://stream.testnet.binance.vision")}
+REAL_HOSTS = ("binance.com", "coinbase.com")
+SWITCH = {"": False, "0": False, "false": False, "no": False, "off": False}
+SWITCH |= {"1": True, "true": True, "yes": True, "on": True}
 
 
 class Settings(NamedTuple):
-    """home: candles and market rules. cache: what can be made again. urls: API roots by venue where not the real ones."""
+    """home: candles and market rules. cache: what can be made again. urls: API roots by venue where not the real ones.
+
+    Candles come from `urls`, or the real exchange, also where orders go to a test network: its history is a made-up one.
+    """
 
     home: Path
     cache: Path
@@ -34,6 +52,9 @@ class Settings(NamedTuple):
     migrations: Path = PACKAGE
     database_url: str | None = None  # with its password: never printed
     notes: tuple[str, ...] = ()  # what is odd about ./.env
+    testnet: bool = False  # orders go to the venue's test network
+    streams: Mapping[str, str] = MappingProxyType({})  # roots of WebSocket streams by venue, where not the real ones
+    keys: Mapping[str, ApiKey] = MappingProxyType({})  # by venue; only whole ones
 
     @property
     def candles(self) -> Path:
@@ -42,6 +63,43 @@ class Settings(NamedTuple):
     @property
     def market_rules(self) -> Path:
         return self.home / "market_rules.json"
+
+    @property
+    def rates(self) -> Path:
+        return self.home / "rates"
+
+    def order_url(self, venue: str) -> str | None:
+        """The API root that orders go to; None: the real exchange."""
+        url = self.urls.get(venue)
+        if url and self.testnet and any(host in url for host in REAL_HOSTS):
+            name = f"ATB_{venue.upper()}_API_URL"
+            raise UsageError(f"ATB_TESTNET is on, and {name} names the real exchange.", "Unset one of them.")
+        return url or self._test_root(venue, 0)
+
+    def stream_url(self, venue: str) -> str | None:
+        """The root of WebSocket streams; None: the real exchange."""
+        return self.streams.get(venue) or self._test_root(venue, 1)
+
+    def environment(self, venue: str) -> str:
+        """`testnet` where orders go to a test network, by the switch or the URL. All else may be real money: `real`."""
+        url = self.order_url(venue)
+        test_host = TESTNETS.get(venue, ("//",))[0].rpartition("/")[2]
+        return "testnet" if url and (self.testnet or (test_host and test_host in url)) else "real"
+
+    def key(self, venue: str) -> ApiKey:
+        """The key for a venue; a UsageError where there is none."""
+        if venue in self.keys:
+            return self.keys[venue]
+        name = venue.upper()
+        both = f"{name}_API_KEY and {name}_API_SECRET"
+        raise UsageError(f"There is no key for {venue}.", f"Set both {both}, in the environment or in ./.env.")
+
+    def _test_root(self, venue: str, which: int) -> str | None:
+        if not self.testnet:
+            return None
+        if venue not in TESTNETS:
+            raise UsageError(f"{venue.title()} has no test network.", "Unset ATB_TESTNET, or trade on paper.")
+        return TESTNETS[venue][which]
 
 
 def load_settings() -> Settings:
@@ -55,10 +113,13 @@ def load_settings() -> Settings:
         model_dirs=(Path("models"),),
         shipped_strategies=_shipped("strategies"),
         shipped_models=_shipped("models"),
-        urls=_urls(env),
+        urls=_roots(env, "API_URL", ("http", "https")),
         migrations=_shipped("migrations"),
         database_url=env.get("DATABASE_URL") or None,
         notes=tuple(notes),
+        testnet=_switch(env, "ATB_TESTNET"),
+        streams=_roots(env, "WS_URL", ("ws", "wss")),
+        keys=_keys(env),
     )
 
 
@@ -101,17 +162,36 @@ def _shipped(name: str) -> Path:
     return inside if inside.is_dir() else PACKAGE.parents[1] / name
 
 
-def _urls(env: Mapping[str, str]) -> dict[str, str]:
-    urls = {}
-    for venue in ("binance", "coinbase"):
-        name = f"ATB_{venue.upper()}_API_URL"
-        value = env.get(name, "").rstrip("/")
+def _roots(env: Mapping[str, str], what: str, schemes: tuple[str, ...]) -> dict[str, str]:
+    """The roots that ATB_<VENUE>_<what> name, by venue."""
+    roots = {}
+    for venue in VENUES:
+        name = f"ATB_{venue.upper()}_{what}"
+        value = env.get(name, "").rstrip("/") if name in NAMES else ""
         if value:
             scheme, _, host = value.partition("://")
-            if scheme not in ("http", "https") or not host:
-                raise UsageError(f"{name}='{value}' is not a URL.", "Write the root, such as http://127.0.0.1:9000")
-            urls[venue] = value
-    return urls
+            if scheme not in schemes or not host:
+                hint = f"Write the root, such as {schemes[0]}://127.0.0.1:9000"
+                raise UsageError(f"{name}='{value}' is not a URL.", hint)
+            roots[venue] = value
+    return roots
+
+
+def _switch(env: Mapping[str, str], name: str) -> bool:
+    value = env.get(name, "").strip().lower()
+    if value not in SWITCH:
+        raise UsageError(f"{name}='{value}' is neither on nor off.", f"Write {name}=1 or {name}=0.")
+    return SWITCH[value]
+
+
+def _keys(env: Mapping[str, str]) -> dict[str, ApiKey]:
+    """The keys of which both parts are set. A PEM secret may have its line breaks written as \\n."""
+    keys = {}
+    for venue in VENUES:
+        id, secret = (env.get(f"{venue.upper()}_API_{part}", "").strip() for part in ("KEY", "SECRET"))
+        if id and secret:
+            keys[venue] = ApiKey(id, secret.replace("\\n", "\n"))
+    return keys
 
 
 def _read_dotenv(path: Path) -> tuple[dict[str, str], list[str]]:

@@ -307,7 +307,7 @@ def test_an_interruption_keeps_whole_pages_and_the_next_run_goes_on(
         assert untimed(done)["data"][0]["rows"] == RANGE_HOURS
         starts = [int(r.query["startTime"]) for r in server.requests[asked:] if "startTime" in r.query]
         assert starts == [START_MS + 2000 * HOUR_MS]
-    assert sorted(p.suffix for p in shell.home.rglob("*") if p.is_file()) == [".parquet", ".parquet"]
+    assert sorted(p.suffix for p in (shell.home / "candles").rglob("*") if p.is_file()) == [".parquet", ".parquet"]
 
 
 def test_an_interruption_before_the_first_page_leaves_nothing(tmp_path: Path) -> None:
@@ -315,4 +315,4 @@ def test_an_interruption_before_the_first_page_leaves_nothing(tmp_path: Path) ->
     with server:
         process, _, err = interrupted(shell, server, 1, signal.SIGINT)
     assert process.returncode == 130 and "Interrupted." in err
-    assert [p for p in shell.home.rglob("*") if p.is_file()] == []
+    assert [p for p in (shell.home / "candles").rglob("*") if p.is_file()] == []

@@ -7,19 +7,13 @@ from pathlib import Path
 import pytest
 
 from atb.core.errors import UsageError
-from atb.settings import colour_is_wanted, load_settings, terminal_moves
+from atb.settings import NAMES, colour_is_wanted, load_settings, terminal_moves
 
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in (
-        "ATB_HOME",
-        "ATB_CACHE",
-        "ATB_BINANCE_API_URL",
-        "ATB_COINBASE_API_URL",
-        "XDG_DATA_HOME",
-        "XDG_CACHE_HOME",
-    ):
+    keys = [f"{venue}_API_{part}" for venue in ("BINANCE", "COINBASE") for part in ("KEY", "SECRET")]
+    for name in (*NAMES, *keys, "XDG_DATA_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
     monkeypatch.chdir(tmp_path)
@@ -93,13 +87,64 @@ def test_a_line_that_is_none_and_a_name_nobody_knows_are_noted_with_file_and_lin
     )
     settings = load_settings()
     assert settings.notes == (
-        f"{tmp_path}/.env, line 3: atb knows no ATB_HOEM. Nearest: ATB_HOME, ATB_CACHE.",
+        f"{tmp_path}/.env, line 3: atb knows no ATB_HOEM. Nearest: ATB_HOME, ATB_CACHE, ATB_TESTNET.",
         f"{tmp_path}/.env, line 4: this is not NAME=VALUE and is left out.",
         f"{tmp_path}/.env, line 6: this is not NAME=VALUE and is left out.",
     )
     assert settings.home == tmp_path / "1/x"
     Path(".env").write_text("ATB_HOME=a\n")
     assert load_settings().notes == ()
+
+
+def test_keys_are_whole_or_none_and_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINANCE_API_KEY", "a-key-of-mine")
+    with pytest.raises(UsageError, match="no key for binance") as caught:
+        load_settings().key("binance")
+    assert "BINANCE_API_SECRET" in caught.value.hint
+    monkeypatch.setenv("BINANCE_API_SECRET", " not-to-be-told \n")
+    monkeypatch.setenv("COINBASE_API_KEY", "organizations/1/apiKeys/2")
+    monkeypatch.setenv("COINBASE_API_SECRET", r"-----BEGIN\nabc\n-----END")
+    settings = load_settings()
+    assert settings.key("binance").secret == "not-to-be-told"
+    assert settings.key("coinbase").secret.splitlines() == ["-----BEGIN", "abc", "-----END"]
+    assert "not-to-be" not in repr(settings) and "a-key-of-mine" not in repr(settings)
+
+
+def test_the_test_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().order_url("binance") is None
+    assert load_settings().environment("binance") == "real"
+    monkeypatch.setenv("ATB_TESTNET", "1")
+    settings = load_settings()
+    assert settings.order_url("binance") == "https://testnet.binance.vision"
+    assert settings.stream_url("binance") == "wss://stream.testnet.binance.vision"
+    assert settings.environment("binance") == "testnet"
+    assert settings.urls == {}  # candles stay real
+    with pytest.raises(UsageError, match="Coinbase has no test network"):
+        settings.order_url("coinbase")
+    monkeypatch.setenv("ATB_BINANCE_API_URL", "https://api1.binance.com")
+    with pytest.raises(UsageError, match="names the real exchange"):
+        load_settings().environment("binance")
+    monkeypatch.setenv("ATB_TESTNET", "perhaps")
+    with pytest.raises(UsageError, match="neither on nor off"):
+        load_settings()
+
+
+def test_a_test_network_s_url_is_known_as_one_and_a_mirror_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATB_BINANCE_API_URL", "https://testnet.binance.vision/")
+    monkeypatch.setenv("ATB_BINANCE_WS_URL", "ws://127.0.0.1:9/")
+    assert load_settings().environment("binance") == "testnet"
+    assert load_settings().stream_url("binance") == "ws://127.0.0.1:9"
+    monkeypatch.setenv("ATB_BINANCE_API_URL", "http://127.0.0.1:9000")
+    assert load_settings().environment("binance") == "real"
+    monkeypatch.setenv("ATB_BINANCE_WS_URL", "http://127.0.0.1:9")
+    with pytest.raises(UsageError, match="ATB_BINANCE_WS_URL"):
+        load_settings()
+
+
+def test_each_name_is_in_the_example() -> None:
+    example = Path(__file__).parents[2] / ".env.example"
+    for name in (*NAMES, "BINANCE_API_KEY", "BINANCE_API_SECRET", "COINBASE_API_KEY", "COINBASE_API_SECRET"):
+        assert f"#{name}=" in example.read_text()
 
 
 def test_what_colour_and_movement_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:

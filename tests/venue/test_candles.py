@@ -20,8 +20,8 @@ import pytest
 from atb.core.errors import AtbError, ExchangeRefused, ExchangeUnavailable, UsageError
 from atb.core.types import MarketRules, Symbol, symbol_for
 from atb.venue.ccxt_candles import VENUES, CandlePage, fetch_candles
+from atb.venue.ccxt_errors import VERDICTS, Verdict, trouble_of
 from atb.venue.ccxt_markets import fetch_market_rules, list_symbols
-from atb.venue.ccxt_session import VERDICTS, Verdict, trouble_of
 from atb.venue.reachable import reachable
 from tests.venue.loopback import DAY_MS, FOREVER, Exchange, Fault, Loopback, Rows
 
@@ -377,7 +377,10 @@ def test_rules_come_as_the_exchange_writes_them(venue: str) -> None:
         got = fetch_market_rules(venue, Symbol(*NAMES[venue]), base_url=server.url)
     source = {"binance": "binance exchangeInfo", "coinbase": "coinbase products"}[venue]
     today = time.strftime("%Y-%m-%d", time.gmtime())
-    assert got == MarketRules(NAMES[venue][0], Decimal(1), Decimal("1E-7"), Decimal(10), source, today)
+    most = {"binance": Decimal(120), "coinbase": None}[venue]
+    assert got == MarketRules(
+        NAMES[venue][0], Decimal(1), Decimal("1E-7"), Decimal(10), source, today, Decimal(1), most
+    )
     assert (str(got.lot), str(got.min_notional)) == ("1", "10")
     assert len(server.requests) == 1
 
@@ -491,12 +494,14 @@ def test_the_loopback_answers_as_binance_did(real_data: Path) -> None:
 
 
 def test_rules_from_a_real_exchange_info(real_data: Path) -> None:
-    from atb.venue.ccxt_markets import _binance_steps
+    from atb.venue.ccxt_markets import binance_rules
 
     answer = json.loads((real_data / "raw/binance_spot_exchangeInfo.majors.json").read_text())
-    assert _binance_steps(answer, "BTCUSDT") == (Decimal("0.00001"), Decimal("0.01"), Decimal(5))
+    rules = binance_rules(answer, "BTCUSDT", "today")
+    assert (rules.lot, rules.tick, rules.min_notional) == (Decimal("0.00001"), Decimal("0.01"), Decimal(5))
+    assert (rules.min_qty, rules.max_qty) == (Decimal("0.00001"), Decimal("129.84957276"))  # the most of a market order
     with pytest.raises(Exception, match="without the symbol's rules"):
-        _binance_steps(answer, "NOSUCH")
+        binance_rules(answer, "NOSUCH", "today")
 
 
 def test_errors_are_our_own() -> None:

@@ -33,7 +33,15 @@ def download(
     parts = _Parts(key, around.store, start_ms)
     url = around.urls.get(key.venue)
     source = fetch_candles(
-        key.venue, symbol, key.timeframe, start_ms, end_ms, base_url=url, now_ms=lambda: now, attempts=attempts
+        key.venue,
+        symbol,
+        key.timeframe,
+        start_ms,
+        end_ms,
+        base_url=url,
+        now_ms=lambda: now,
+        attempts=attempts,
+        rates=around.rates,
     )
     try:
         for page in source:

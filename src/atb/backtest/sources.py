@@ -37,6 +37,7 @@ class Surroundings(NamedTuple):
     now_ms: Callable[[], int]
     warn: Report
     progress: Progress
+    rates: Path | None = None  # the folder of the budget of requests that all processes share
 
 
 class Source(Protocol):
@@ -267,7 +268,9 @@ class StoreSource:
         if self._reachable is None:
             from atb.venue.reachable import reachable
 
-            self._reachable = not self.request.offline and reachable(self.venue, self.around.urls.get(self.venue))
+            self._reachable = not self.request.offline and reachable(
+                self.venue, self.around.urls.get(self.venue), rates=self.around.rates
+            )
         return self._reachable
 
     def read(self, history_bars: int) -> Candles:

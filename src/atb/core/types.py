@@ -33,6 +33,8 @@ class MarketRules(NamedTuple):
     min_notional: Decimal  # quote units an order must be worth
     source: str
     date: str
+    min_qty: Decimal | None = None  # base units of one order, market orders included; None: not known
+    max_qty: Decimal | None = None
 
 
 def split_name(name: str) -> tuple[str, str]:

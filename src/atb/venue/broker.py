@@ -1,6 +1,7 @@
 """The port for orders: what the executor asks of an exchange, real or simulated, and what its answers may mean.
 
-Each call ends in one of three ways: an answer that was understood; ExchangeRefused, when the exchange certainly did not do it;
+Each call ends in one of three ways: an answer that was understood; ExchangeRefused (OrderRefused, with its reason, for what
+changes something), when the exchange certainly did not do it;
 OrderUnknown (for what changes something) or ExchangeUnavailable (for what only asks), when nobody knows. Unknown is looked up by
 client id, never sent again.
 """
@@ -10,13 +11,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from atb.core.errors import ExchangeUnavailable
+from atb.core.errors import ExchangeRefused, ExchangeUnavailable
 from atb.core.orders import Balance, KeyRights, NewOrder, SeenFill, SeenOrder
 from atb.core.types import MarketRules, Symbol
 
 
 class OrderUnknown(ExchangeUnavailable):
     """Whether the exchange did it is not known: a time-out, a broken connection, an answer that is none."""
+
+
+class OrderRefused(ExchangeRefused):
+    """It was certainly not done. `reason` is a word for programs:
+
+    too_fast        the exchange wants fewer requests; the same may be asked after `wait_s`
+    clock           the request came outside its window: it was late, or our clock was wrong and has been measured anew
+    not_sent        no connection came about
+    barred          the key, its rights, its address or this place is refused
+    unknown_order   the exchange knows of no such working order (a cancel)
+    malformed       the order cannot be put into the exchange's words; nothing was sent
+    insufficient_balance, would_trigger, would_match, wrong_prices, market_closed, too_many_stops, too_many_orders,
+    min_notional, lot, price, account, not_supported: what the exchange says is wrong with it
+    refused         anything else that is certain
+    """
+
+    def __init__(self, what: str, reason: str, wait_s: float = 0.0, hint: str = "") -> None:
+        super().__init__(what, hint)
+        self.reason = reason
+        self.wait_s = wait_s
 
 
 class Features(NamedTuple):
@@ -39,7 +60,9 @@ class Broker(Protocol):
     """One account at one venue."""
 
     venue: str
-    features: Features
+
+    @property
+    def features(self) -> Features: ...
 
     def now_ms(self) -> int:
         """The exchange's clock, by the skew that was measured last."""

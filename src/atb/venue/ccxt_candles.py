@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -22,8 +23,9 @@ from atb.core.errors import ExchangeUnavailable, UsageError
 from atb.core.timeframe import DAY_MS, align_down, check_timeframe, iso, timeframe_ms
 from atb.core.types import Symbol
 from atb.core.words import counted
+from atb.venue.ccxt_errors import unusable
 from atb.venue.ccxt_markets import PRODUCT, explained
-from atb.venue.ccxt_session import OFFLINE_HINT, VENUES, Patience, Session, unusable
+from atb.venue.ccxt_session import OFFLINE_HINT, VENUES, Patience, Session
 
 __all__ = ["VENUES", "CandlePage", "fetch_candles"]
 
@@ -56,16 +58,18 @@ def fetch_candles(
     attempts: int = 4,
     backoff_s: float = 0.5,
     max_wait_s: float = 65.0,
+    rates: Path | None = None,
 ) -> Iterator[CandlePage]:
     """The closed candles that open in [start_ms, end_ms), in pages, oldest first; holes of the exchange stay holes.
 
     `timeout_s` and `attempts` are for one request; `backoff_s` is waited before the second attempt and doubles;
-    a Retry-After of up to `max_wait_s` is obeyed, a longer one is an error. Raises UsageError (venue, timeframe or
+    a Retry-After of up to `max_wait_s` is obeyed, a longer one is an error; `rates`: the folder of the budget that all
+    processes share. Raises UsageError (venue, timeframe or
     symbol unknown), ExchangeUnavailable, ExchangeRefused; pages already given stay good.
     """
     if symbol.market != "spot":
         raise UsageError(f"'{symbol.id}' is not a spot symbol; only spot candles can be fetched.")
-    session = Session(venue, base_url, Patience(timeout_s, attempts, backoff_s, max_wait_s))
+    session = Session(venue, base_url, Patience(timeout_s, attempts, backoff_s, max_wait_s), rates=rates)
     length_ms = _length_ms(session, timeframe)
     # The clock is read before the first request: what was closed by then is closed in every answer.
     now = now_ms()

@@ -12,6 +12,7 @@ from typing import Any
 from atb.core.errors import DataError
 from atb.core.types import MarketRules, Symbol
 
+BOUNDS = ("min_qty", "max_qty")  # which older files have not
 SHIPPED = Path(__file__).with_name("market_rules.json")
 
 
@@ -54,6 +55,7 @@ def store_rules(path: Path, venue: str, rules: MarketRules) -> None:
         "min_notional": f"{rules.min_notional:f}",
         "source": rules.source,
         "date": rules.date,
+        **{name: f"{value:f}" for name in BOUNDS if (value := getattr(rules, name)) is not None},
     }
     if not isinstance(own.setdefault(venue, {}), dict):
         raise _unreadable(path, f"{venue} is no table")
@@ -78,7 +80,10 @@ def _rules(symbol: str, row: dict[str, str], source: str, date: str) -> MarketRu
         0 < lot < Decimal("Infinity") and 0 < tick < Decimal("Infinity") and 0 <= min_notional < Decimal("Infinity")
     ):
         raise ValueError(f"lot {lot}, tick {tick}, minimum {min_notional}")
-    return MarketRules(symbol, lot, tick, min_notional, source, date)
+    bounds = [Decimal(row[name]) if name in row else None for name in BOUNDS]
+    if not all(value is None or 0 < value < Decimal("Infinity") for value in bounds):
+        raise ValueError(f"quantities from {bounds[0]} to {bounds[1]}")
+    return MarketRules(symbol, lot, tick, min_notional, source, date, *bounds)
 
 
 def _read(path: Path) -> dict[str, Any]:

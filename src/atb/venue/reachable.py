@@ -6,6 +6,10 @@ import contextlib
 import json
 import threading
 import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from atb.venue.rate_budget import LIMITS, RateBudget
 
 PINGS = {
     "binance": ("https://api.binance.com", "/api/v3/ping"),
@@ -13,9 +17,16 @@ PINGS = {
 }
 
 
-def reachable(venue: str, base_url: str | None = None, timeout_s: float = 3.0) -> bool:
-    """Whether the exchange answers a ping within `timeout_s`. Never raises, never waits longer."""
+def reachable(venue: str, base_url: str | None = None, timeout_s: float = 3.0, rates: Path | None = None) -> bool:
+    """Whether the exchange answers a ping within `timeout_s`. Never raises, never waits longer.
+
+    `rates`: the folder of the budget of requests; an exchange that asked for silence is not asked.
+    """
     root, path = PINGS.get(venue, ("", ""))
+    if rates is not None and venue in LIMITS:
+        host = urlsplit(base_url or root).netloc.rpartition("@")[2]
+        if RateBudget(rates, host, LIMITS[venue]).silent_s():
+            return False
     answers: list[bool] = []
     # A thread, because looking up an address has no time-out of its own, and a slow trickle outlasts a socket's.
     thread = threading.Thread(target=lambda: answers.append(_ping((base_url or root) + path, timeout_s)), daemon=True)
