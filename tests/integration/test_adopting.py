@@ -93,6 +93,41 @@ def test_orders_of_two_symbols_with_one_number() -> None:
     assert not [e for e in foreign if e.kind == "fill"]
 
 
+def test_in_which_order_and_with_what_they_are_adopted() -> None:
+    ours = [client_order_id(ACCOUNT, SYMBOL.id, STARTED_MS + n * 60_000, "entry") for n in range(2)]
+    minute = timedelta(minutes=1)
+    orders = [
+        SeenOrder(
+            name,
+            f"v{n}",
+            SYMBOL,
+            "buy",
+            "market",
+            Decimal(1),
+            None,
+            None,
+            "filled",
+            START + n * minute,
+            START + 9 * minute,
+        )._replace(updated_at=START + (9 - n) * minute)
+        for n, name in enumerate(ours)
+    ]
+    fills = [
+        SeenFill(
+            f"t{n}", f"v{n}", SYMBOL, "buy", Decimal(1), Decimal(9), Decimal(1), "BNB", Decimal(600), START + n * minute
+        )
+        for n in (1, 0)
+    ]
+    entries = entries_for(ACCOUNT, orders, fills, known=())
+    told = [(entry.kind, entry.body["client_order_id"]) for entry in entries]
+    first, second = ours
+    assert told[:4] == [("intent", first), ("fill", first), ("intent", second), ("fill", second)]
+    assert told[4:] == [("order", second), ("order", first)]  # as they were told of last
+    assert [e.body["fee_quote"] for e in entries if e.kind == "fill"] == [600, 600]
+    elsewhere = orders[0]._replace(symbol=symbol_for("binance", "ETHUSDT"))  # an id that was made for another symbol
+    assert entries_for(ACCOUNT, [elsewhere], [], known=()) == []
+
+
 def test_a_dump_from_before_three_trades(server: Postgres, tmp_path: Path) -> None:
     name = server.database()
     shell = Shell(tmp_path, DATABASE_URL=server.url(name))
