@@ -664,6 +664,11 @@ def test_lists(db: Shell, ledger: Book) -> None:
     assert db("db", "positions", "--json").json[0]["unrealized_pnl"] == -100
 
 
+def test_a_list_of_fewer_than_no_rows_is_refused(db: Shell) -> None:
+    ran = db("db", "trades", "--limit", "-1")
+    assert ran.code == 2 and "--limit -1 is negative" in ran.message
+
+
 def test_a_backtest_is_logged_apart_from_everything_real(db: Shell) -> None:
     run = ("backtest", "sma_cross", "--symbol", "BTCUSDT", "--provider", "simulated", "--seed", "7", "--days", "60")
     result = db(*run, "--log-to-db", "--json", ok=True).json

@@ -92,9 +92,15 @@ def query(
 
     if json and csv:
         raise UsageError("--json and --csv exclude each other.", "Choose one.")
+    _check_limit(limit)
+    _print_answer(ask(database(), sql, limit, warn), json, csv, limit)
+
+
+def _check_limit(limit: int) -> None:
+    from atb.core.errors import UsageError
+
     if limit < 0:
         raise UsageError(f"--limit {limit} is negative.", "0 means all rows.")
-    _print_answer(ask(database(), sql, limit, warn), json, csv, limit)
 
 
 def _print_answer(answer: Any, json: bool, csv: bool, limit: int) -> None:
@@ -231,6 +237,7 @@ def _list(name: str, json: bool, limit: int) -> None:
     from atb.cli.console import warn
     from atb.ledger.query import ask
 
+    _check_limit(limit)
     _print_answer(ask(database(), LISTS[name], limit, warn), json, False, limit)
 
 
