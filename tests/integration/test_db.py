@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 import psycopg
 import pytest
 
-from atb.core.errors import UsageError
+from atb.core.errors import Fenced, UsageError
 from atb.ledger import accounts
 from atb.ledger.connect import from_url
 from atb.ledger.entries import Entry
@@ -370,6 +370,10 @@ def test_another_real_account_is_not_forgotten(db: Shell, ledger: Book) -> None:
         real.append(real.fill("buy", "0.1", "50000", "1"))
     ran = db("db", "emergency-close-all", "--session-id", ledger.session)
     assert ran.code == 7 and "binance-main: 0.1 BTCUSDT" in ran.message and "--all" in ran.err
+    fenced = "SELECT name, halted FROM authority JOIN accounts ON id = account_id ORDER BY name"
+    assert db("db", "query", fenced).out == "binance-main\tf\npaper:one\tt\n"  # the one that was named trades no more
+    with pytest.raises(Fenced):
+        ledger.append(ledger.mark(999, BTCUSDT="1"))
     assert db("db", "query", "SELECT count(*) FROM positions WHERE status = 'OPEN'").out == "2\n"
     ran = db("db", "emergency-close-all", "--session-id", ledger.session, "--all")
     assert ran.code == 4 and "binance-main" in ran.message

@@ -14,6 +14,7 @@ from atb.cli.lean import LeanCommand
 if TYPE_CHECKING:
     from atb.app import App
     from atb.core.errors import AtbError
+    from atb.ledger.accounts import AccountRow
     from atb.ledger.line import Line
     from atb.ops.closing import Closed, Held
 
@@ -91,24 +92,28 @@ def emergency_close_all(
     json: Json = False,
 ) -> None:
     from atb.core.errors import UsageError
-    from atb.ops.closing import working_orders
+    from atb.ops.closing import fence_and_halt, working_orders
     from atb.ops.emergency import account_of, close_accounts, closer_for, concerned, plan_lines
 
     if exit_price and not record_only:
         raise UsageError("--exit-price says what was closed by hand.", "Add --record-only.")
+    why: dict[str, Any] = {"reason": _reason(exit_reason), "evidence": _typed_here()}
+    closer, fee = closer_for(record_only, exit_price or []), _fee(fee_bps)
     with _line(_open()) as line:
-        accounts = concerned(line.connection, account_of(line.connection, session_id, line.where.shown), everything)
+        named = account_of(line.connection, session_id, line.where.shown)
+        asks = sys.stdin.isatty() and sys.stderr.isatty()
+        fenced: dict[AccountRow, int] = {}
+        if not dry_run and not asks:  # it was typed: nothing that is read below may keep the engine trading
+            fenced[named] = fence_and_halt(line, named, **why)
+        accounts = concerned(line.connection, named, everything)
         plans = plan_lines(line.connection, accounts)
         if dry_run:
             _print_plan(plans, json)
             return
-        if plans and sys.stdin.isatty() and sys.stderr.isatty():
+        if plans and asks:
             _print_plan(plans, False)
             _confirm()
-        closer = closer_for(record_only, exit_price or [])
-        closed, left, failures = close_accounts(
-            line, accounts, closer, reason=_reason(exit_reason), evidence=_typed_here(), fee_bps=_fee(fee_bps)
-        )
+        closed, left, failures = close_accounts(line, accounts, closer, fee_bps=fee, fenced=fenced, **why)
         orders = [(a.name, name) for a in accounts for name, _, _ in working_orders(line.connection, a)]
     _print_receipt(closed, left, json)
     if failures:

@@ -257,7 +257,8 @@ class Executor:
         )
 
     def _filled(self, s: int, fill: SeenFill) -> Entry:
-        name = self.state.by_venue.get(fill.venue_order_id, "")
+        key = (fill.symbol.market, fill.symbol.id)
+        name = self.state.by_venue.get((key, fill.venue_order_id), "")
         entry = fill_entry(fill, self.session_id, name)
         order = self.state.books.orders.get(name)
         reason = "foreign" if order is None else self._reason(s, order.purpose)

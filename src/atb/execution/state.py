@@ -20,7 +20,7 @@ from atb.engine.rules import make_market
 from atb.engine.stepper import Stepper
 from atb.ledger.entries import Entry
 from atb.ledger.fold import Account
-from atb.ledger.records import FINAL_STATES, Order
+from atb.ledger.records import FINAL_STATES, Key, Order
 
 ZERO = Decimal(0)
 CODES = {name: code for code, name in sorted(REASON_NAMES.items(), reverse=True)}  # of two of a name, the lower
@@ -45,7 +45,9 @@ class TradingState:
         self.working: list[dict[str, Order]] = [
             {} for _ in self.traded
         ]  # orders that are not at their end, by client id
-        self.by_venue: dict[str, str] = {}  # client ids by the exchange's own order ids
+        self.by_venue: dict[
+            tuple[Key, str], str
+        ] = {}  # client ids by symbol and the exchange's order id, which count by symbol
         self.last_open_ms: int | None = None
         self.reasons: list[int | None] = [None] * len(self.traded)  # of the decisions at the last close
         self.seq = 0
@@ -135,7 +137,7 @@ class TradingState:
     def _order(self, order: Order) -> None:
         s = self.index.get(order.key)
         if order.venue_order_id:
-            self.by_venue[order.venue_order_id] = order.client_order_id
+            self.by_venue[order.key, order.venue_order_id] = order.client_order_id
         if s is None:
             return
         if order.state not in FINAL_STATES:

@@ -260,7 +260,7 @@ def parse_prices(texts: Sequence[str]) -> tuple[dict[str, Decimal], Decimal | No
         if price <= 0:
             raise UsageError(f"--exit-price {text} is no price.", "It must be above 0.")
         if sign:
-            prices[symbol.strip().upper()] = price
+            prices[symbol.strip().upper().replace("/", "")] = price
         elif only is not None:
             raise UsageError("--exit-price without a symbol was given twice.", "Write SYMBOL=PRICE.")
         else:

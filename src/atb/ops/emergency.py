@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from atb.ops.closing import (
 if TYPE_CHECKING:
     from psycopg import Connection
 
+SHOWN = 5  # accounts that a message names
 LATEST = "The latest: atb db sessions"
 
 
@@ -61,7 +62,8 @@ def concerned(connection: Connection[Any], account: AccountRow, everything: bool
     ]
     connection.rollback()
     if others and not everything:
-        names = "; ".join(f"{other.name}: {_open_text(connection, other)}" for other in others)
+        names = "; ".join(f"{other.name}: {_open_text(connection, other)}" for other in others[:SHOWN])
+        names += f"; and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
         raise Disagreement(
             f"Another real account has positions or orders ({names}). Nothing was closed.",
             "Add --all to close these, too, or close one after the other with its own --session-id.",
@@ -108,16 +110,21 @@ def closer_for(record_only: bool, exit_prices: Sequence[str]) -> Callable[[Accou
 
 def close_accounts(
     line: Line, accounts: Sequence[AccountRow], closer: Callable[[AccountRow], Closer], *, reason: str,
-    evidence: str, fee_bps: Decimal,
+    evidence: str, fee_bps: Decimal, fenced: Mapping[AccountRow, int],
 ) -> tuple[list[Closed], list[tuple[Held, AtbError]], list[AtbError]]:  # fmt: skip
     """Fence and halt all accounts first, then close them; one that cannot be closed does not keep the others open.
+    `fenced`: the epochs of those that are fenced and halted already.
 
     Returns what was closed, what is held all the same and why, and what went wrong with whole accounts. A UsageError
     for a price that is missing: then nothing is closed, but everything is fenced and halted.
     """
+    import psycopg
+
+    from atb.ledger.connect import explained
+
     failures: list[AtbError] = []
-    epochs: dict[AccountRow, int] = {}
-    for account in accounts:
+    epochs = dict(fenced)
+    for account in (each for each in accounts if each not in fenced):
         try:
             epochs[account] = fence_and_halt(line, account, reason=reason, evidence=evidence)
         except AtbError as error:
@@ -127,9 +134,13 @@ def close_accounts(
     closed: list[Closed] = []
     left: list[tuple[Held, AtbError]] = []
     for account, epoch in epochs.items():
-        done, undone = close_all(
-            line, account, epoch, closer(account), reason=reason, evidence=evidence, fee_bps=fee_bps
-        )
+        try:
+            done, undone = close_all(
+                line, account, epoch, closer(account), reason=reason, evidence=evidence, fee_bps=fee_bps
+            )
+        except psycopg.Error as error:  # what was closed before is told all the same
+            failures.append(explained(error, line.where))
+            continue
         closed += done
         left += undone
     return closed, left, failures
