@@ -128,6 +128,7 @@ def test_a_cancel_tells_what_was_filled_before() -> None:
         case.exchange.fill(case.account.orders[0], "0.3")
         seen = broker.cancel(BTC_USD, order.client_order_id)
         assert (seen.state, seen.filled_qty, seen.qty) == ("cancelled", Decimal("0.03"), Decimal("0.1"))
+        assert case.server.count("historical/batch") == 0, "its id is known since it was placed"
         assert broker.cancel(BTC_USD, order.client_order_id) == seen
         assert posts(case, "batch_cancel") == 1
 
@@ -168,6 +169,15 @@ def test_a_cancel_that_is_taken_and_not_done_at_once_is_waited_for() -> None:
         broker.place(later, case.window())
         with pytest.raises(OrderUnknown, match="not done yet"):
             broker.cancel(BTC_USD, later.client_order_id)
+
+
+def test_a_cancel_that_is_refused_says_so() -> None:
+    body = b'{"results":[{"success":false,"failure_reason":"COMMANDER_REJECTED_CANCEL_ORDER","order_id":"x"}]}'
+    with desk(Fault("status", "batch_cancel", status=200, body=body)) as case:
+        broker, order = broker_of(case), case.order("buy", "limit", "0.1", "39000", symbol=BTC_USD)
+        broker.place(order, case.window())
+        with pytest.raises(OrderUnknown, match="COMMANDER_REJECTED_CANCEL_ORDER"):
+            broker.cancel(BTC_USD, order.client_order_id)
 
 
 def test_a_cancel_that_finds_the_order_filled_meanwhile() -> None:
@@ -216,6 +226,10 @@ def test_what_is_not_to_be_seen_yet_is_not_found() -> None:
     with desk() as case:
         broker, order = broker_of(case), case.order("buy", "limit", "0.1", "39000", symbol=BTC_USD)
         broker.place(order, case.window())
+        body = b'{"error":"unknown","error_details":"?","message":"order with this orderID was not found"}'
+        case.server.add(Fault("status", "historical/", status=404, body=body))
+        assert broker.find(BTC_USD, order.client_order_id) is None
+        case.server.heal()
         case.server.add(Fault("unseen", "historical"))
         assert broker.find(BTC_USD, order.client_order_id) is None
         assert broker_of(case).find(BTC_USD, order.client_order_id) is None
@@ -302,21 +316,22 @@ def test_no_execution_is_lost_or_comes_twice_at_page_borders(count: int, monkeyp
         broker = broker_of(case)
         if count:
             broker.place(
-                case.order("sell", "limit", f"{count * Decimal('0.001')}", "50000", symbol=BTC_USD), case.window()
+                case.order("sell", "limit", f"{(count + 9) * Decimal('0.001')}", "50000", symbol=BTC_USD), case.window()
             )
         for _ in range(count):
             case.exchange.engine.fill(case.account.orders[0], Decimal("0.001"), Decimal(50_000), maker=True)
         real = broker.session.client.v3PrivateGetBrokerageOrdersHistoricalFills
 
         def one_more_in_between(params: Any) -> Any:
+            """Newest first: it moves all others on by one, so that the page's last comes again."""
             page = real(params)
-            if count and "cursor" in params and case.account.orders[0].rest:
+            if count:
                 case.exchange.engine.fill(case.account.orders[0], Decimal("0.001"), Decimal(50_000), maker=True)
             return page
 
         broker.session.client.v3PrivateGetBrokerageOrdersHistoricalFills = one_more_in_between
         fills = broker.fills(BTC_USD, NOW)
-        assert len(fills) == len({fill.venue_trade_id for fill in fills}) == count
+        assert len({fill.venue_trade_id for fill in fills}) == len(fills)
         assert sum(fill.qty for fill in fills) == count * Decimal("0.001")
         assert [fill.at for fill in fills] == sorted(fill.at for fill in fills)
 
