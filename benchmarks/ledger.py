@@ -56,7 +56,7 @@ def appends(quick: bool) -> list[Row]:
         def read_check_and_fold() -> None:
             links = read_chain(connection, many.id)
             connection.rollback()
-            if list(broken_links(links, many.id)):
+            if list(broken_links(links, many)):
                 raise RuntimeError("The chain is broken.")
             Account("USDT").apply_all((link.seq, link.entry) for link in links)
 

@@ -8,31 +8,17 @@
 #
 # Exit code 0: a good backup was made. Anything else: none was, the older ones stay, and stderr (which cron mails) and
 # the log say why: 2 a setting, 6 the database or the disk or another backup that still runs, 127 atb was not found.
+# shellcheck disable=SC1091,SC2154 # common.sh
 set -eu
 
-here=$(cd "$(dirname "$0")" && pwd)
-cd "$here/.." # where .env is, with DATABASE_URL; folders are meant from where the caller is
-absolute() { case $1 in /*) printf '%s\n' "$1" ;; *) printf '%s\n' "$OLDPWD/$1" ;; esac; }
+self=$0
+while [ -L "$self" ]; do # called through a link: what it sources is beside the file itself
+    link=$(readlink "$self")
+    case $link in /*) self=$link ;; *) self=$(dirname "$self")/$link ;; esac
+done
+. "$(dirname "$self")/common.sh"
 BACKUP_DIR=$(absolute "${BACKUP_DIR:-$here/../backups}")
 KEEP_DAYS=${KEEP_DAYS:-30}
-
-# cron's PATH holds next to nothing.
-find_atb() {
-    if [ -n "${ATB:-}" ]; then
-        candidates=$ATB
-    else
-        candidates="$here/atb
-$here/../.venv/bin/atb
-$(command -v atb || true)
-${HOME:-}/.local/bin/atb"
-    fi
-    printf '%s\n' "$candidates" | while IFS= read -r candidate; do
-        if [ -f "$candidate" ] && [ -x "$candidate" ]; then
-            printf '%s\n' "$candidate"
-            break
-        fi
-    done | grep .
-}
 
 atb=$(find_atb) || {
     text="Backup FAILED: atb was not found. Say where it is: ATB=/path/to/.venv/bin/atb"

@@ -15,11 +15,15 @@
 # PGBIN        the folder of your own server's programs: they must be of its version. They read your PG* variables.
 #
 # Exit code 0: it was done. Anything else: it was not, what was there stays, stderr and BASE_DIR/backup.log say why.
+# shellcheck disable=SC1091,SC2154 # common.sh
 set -eu
 
-here=$(cd "$(dirname "$0")" && pwd)
-cd "$here/.." # where .env is, with DATABASE_URL; folders are meant from where the caller is
-absolute() { case $1 in /*) printf '%s\n' "$1" ;; *) printf '%s\n' "$OLDPWD/$1" ;; esac; }
+self=$0
+while [ -L "$self" ]; do # called through a link: what it sources is beside the file itself
+    link=$(readlink "$self")
+    case $link in /*) self=$link ;; *) self=$(dirname "$self")/$link ;; esac
+done
+. "$(dirname "$self")/common.sh"
 BASE_DIR=$(absolute "${BASE_DIR:-${BACKUP_DIR:-$here/../backups}/base}")
 KEEP_DAYS=${KEEP_DAYS:-3}
 FULL_HOURS=${FULL_HOURS:-24}
@@ -32,24 +36,6 @@ fail() {
     printf 'Error: %s\n' "$1" >&2
     [ ! -d "$BASE_DIR" ] || log "FAILED: $1" || true
     exit "${2:-1}"
-}
-
-# cron's PATH holds next to nothing.
-find_atb() {
-    if [ -n "${ATB:-}" ]; then
-        candidates=$ATB
-    else
-        candidates="$here/atb
-$here/../.venv/bin/atb
-$(command -v atb || true)
-${HOME:-}/.local/bin/atb"
-    fi
-    printf '%s\n' "$candidates" | while IFS= read -r candidate; do
-        if [ -f "$candidate" ] && [ -x "$candidate" ]; then
-            printf '%s\n' "$candidate"
-            break
-        fi
-    done | grep .
 }
 
 # A program of Postgres: yours, or the one that comes with atb, which then also knows server and password.

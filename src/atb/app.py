@@ -14,10 +14,12 @@ from atb.settings import Settings, load_settings, without_postgres
 if TYPE_CHECKING:
     from atb.backtest.request import Request
     from atb.backtest.result import BacktestResult
+    from atb.backtest.run import Desk
     from atb.backtest.sources import Source, Surroundings
     from atb.core.types import MarketRules, Symbol
     from atb.data.store import CandleStore
     from atb.ledger.connect import Where
+    from atb.live.rehearsal import Rehearsal
     from atb.strategy.contract import Strategy
     from atb.strategy.loader import LoadedStrategy, StrategyFile
     from atb.venue.broker import Broker
@@ -106,16 +108,20 @@ class App:
 
     def database_to(self, do: Literal["read", "check", "change"], warn: Say) -> Where:
         """The database. Where it is not the one that was changed last: a reader is warned, others are refused."""
-        from atb.ledger.meant import other_than_meant, refuse_other, remember
+        from atb.ledger.meant import other_than_meant, refuse_other
 
         where = self.database()
         if do != "read":
             refuse_other(self.settings.home, where)
-        if do == "change":
-            remember(self.settings.home, where)
-        elif (last := other_than_meant(self.settings.home, where)) is not None:
+        if do != "change" and (last := other_than_meant(self.settings.home, where)) is not None:
             warn(f"This is {where.shown}; the database that was changed last from here is {last}.")
         return where
+
+    def remember(self, where: Where) -> None:
+        """This database is the one that is meant: it was reached, and is one to be changed."""
+        from atb.ledger.meant import remember
+
+        remember(self.settings.home, where)
 
     def database(self) -> Where:
         """DATABASE_URL, else the embedded server if it runs. Starts and creates nothing."""
@@ -123,9 +129,9 @@ class App:
 
         if self.settings.database_url:
             return from_url(self.settings.database_url)
-        from atb.ledger.embedded import running
+        from atb.ledger.embedded import living
 
-        server = running(self.settings.home)
+        server = living(self.settings.home)
         if server is None:
             raise DatabaseError(
                 "There is no database: DATABASE_URL is not set, and atb's own server does not run.",
@@ -147,13 +153,36 @@ class App:
         os.execve(program, [name, *args], self.tool_environment())
 
     def backtest(self, request: Request, warn: Say, progress: Progress) -> BacktestResult:
-        from atb.backtest.run import Desk, run_backtest
+        from atb.backtest.run import run_backtest
 
-        desk = Desk(
+        return run_backtest(request, self._desk(request, warn, progress))
+
+    def rehearsal(self, request: Request, warn: Say, progress: Progress) -> Rehearsal:
+        """What a request comes to, ready to be traded as if it happened now."""
+        from atb.backtest.run import Stopwatch, prepare
+        from atb.engine.rules import make_rules
+        from atb.execution.state import Traded
+        from atb.live.rehearsal import Part, Rehearsal
+
+        policy, notes, sources, prepared, market_rules = prepare(
+            request, self._desk(request, warn, progress), Stopwatch()
+        )
+        parts = [
+            Part(Traded(source.symbol, known), p.strategy, p.candles, p.first, p.signals)
+            for source, p, known in zip(sources, prepared, market_rules, strict=True)
+        ]
+        return Rehearsal(
+            request.strategy, sources[0].timeframe, parts, make_rules(policy, request.fee_bps, request.slippage_bps),
+            request.initial_balance, [source.describe() for source in sources], policy.digest(), notes,
+        )  # fmt: skip
+
+    def _desk(self, request: Request, warn: Say, progress: Progress) -> Desk:
+        from atb.backtest.run import Desk
+
+        return Desk(
             loaded=self.load_strategy(request.strategy),
             market_rules=self.market_rules,
             attach_model=self.attach_model,
             around=self.surroundings(warn, progress),
             cache=self.settings.cache / "kernel",
         )
-        return run_backtest(request, desk)

@@ -76,6 +76,58 @@ def told(connection: psycopg.Connection[Any]) -> dict[str, list[Any]]:
     return out
 
 
+def test_orders_of_two_symbols_with_one_number() -> None:
+    """Binance counts orders by symbol."""
+    found = []
+    for name, number in (("BTCUSDT", "1"), ("ETHUSDT", "2")):
+        symbol = symbol_for("binance", name)
+        ours = client_order_id(ACCOUNT, symbol.id, STARTED_MS, "entry")
+        order = SeenOrder(ours, "7", symbol, "buy", "market", Decimal(1), None, None, "filled", START, START)
+        fill = SeenFill(f"t{number}", "7", symbol, "buy", Decimal(1), Decimal(9), Decimal(0), "USDT", None, START)
+        found.append((order, fill))
+    entries = entries_for(ACCOUNT, [order for order, _ in found], [fill for _, fill in found], known=())
+    orders = {e.body["client_order_id"]: e.body["symbol"] for e in entries if e.kind == "intent"}
+    fills = [(orders[e.body["client_order_id"]], e.body["symbol"]) for e in entries if e.kind == "fill"]
+    assert fills == [("BTCUSDT", "BTCUSDT"), ("ETHUSDT", "ETHUSDT")]
+    foreign = entries_for(ACCOUNT, [found[0][0]], [found[1][1]], known=())
+    assert not [e for e in foreign if e.kind == "fill"]
+
+
+def test_in_which_order_and_with_what_they_are_adopted() -> None:
+    ours = [client_order_id(ACCOUNT, SYMBOL.id, STARTED_MS + n * 60_000, "entry") for n in range(2)]
+    minute = timedelta(minutes=1)
+    orders = [
+        SeenOrder(
+            name,
+            f"v{n}",
+            SYMBOL,
+            "buy",
+            "market",
+            Decimal(1),
+            None,
+            None,
+            "filled",
+            START + n * minute,
+            START + 9 * minute,
+        )._replace(updated_at=START + (9 - n) * minute)
+        for n, name in enumerate(ours)
+    ]
+    fills = [
+        SeenFill(
+            f"t{n}", f"v{n}", SYMBOL, "buy", Decimal(1), Decimal(9), Decimal(1), "BNB", Decimal(600), START + n * minute
+        )
+        for n in (1, 0)
+    ]
+    entries = entries_for(ACCOUNT, orders[::-1], fills, known=())
+    told = [(entry.kind, entry.body["client_order_id"]) for entry in entries]
+    first, second = ours
+    assert told[:4] == [("intent", first), ("fill", first), ("intent", second), ("fill", second)]
+    assert told[4:] == [("order", second), ("order", first)]  # as they were told of last
+    assert [e.body["fee_quote"] for e in entries if e.kind == "fill"] == [600, 600]
+    elsewhere = orders[0]._replace(symbol=symbol_for("binance", "ETHUSDT"))  # an id that was made for another symbol
+    assert entries_for(ACCOUNT, [elsewhere], [], known=()) == []
+
+
 def test_a_dump_from_before_three_trades(server: Postgres, tmp_path: Path) -> None:
     name = server.database()
     shell = Shell(tmp_path, DATABASE_URL=server.url(name))

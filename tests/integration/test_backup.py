@@ -171,6 +171,8 @@ def test_the_live_database_may_be_the_damaged_one(desk: Desk) -> None:
     desk.sql("ALTER TABLE entries ENABLE TRIGGER ALL")
     ran = desk.shell("db", "backup", "--verify")
     assert ran.code == 7 and "THE LIVE DATABASE IS DAMAGED" in ran.message and "atb db restore" in ran.err
+    told = desk.shell("db", "backup", "--verify", "--json")
+    assert told.code == 7 and [line for line in told.json["live"] if line in told.message and "DAMAGED" in line]
     desk.quiet()
     desk.shell("db", "restore", path, ok=True)  # an engine's connection is ended
     assert "Ledger whole: 12 entries" in desk.verify()
@@ -181,6 +183,14 @@ def test_the_live_database_may_be_the_damaged_one(desk: Desk) -> None:
     newer = desk.backup()
     desk.shell("db", "restore", path, ok=True)
     assert desk.shell("db", "backup", "--verify", newer).code == 7  # whole, but of another history
+
+
+def test_an_account_that_was_renamed_is_damage_not_another_account(desk: Desk) -> None:
+    desk.backup()
+    desk.sql("UPDATE accounts SET name = 'another', environment = 'real'")
+    ran = desk.shell("db", "backup", "--verify")
+    assert ran.code == 7 and "THE LIVE DATABASE IS DAMAGED: Entry 1 (deposit) does not follow from" in ran.message
+    assert "another, real spot at binance in USDT" in ran.message
 
 
 def test_one_consistent_snapshot_while_trading_goes_on(desk: Desk) -> None:
@@ -316,14 +326,40 @@ def test_a_restore_is_refused_while_a_session_is_alive(desk: Desk) -> None:
         "heartbeat_at = now(), expires_at = NULL, holder = 'elsewhere:1'",
     ):
         desk.sql(f"UPDATE authority SET {state}")
-        ran = desk.shell("db", "restore", path)
-        assert ran.code == 9 and "alive" in ran.message
+        for force in ((), ("--force",)):
+            ran = desk.shell("db", "restore", path, *force)
+            assert ran.code == 9 and "alive" in ran.message
     desk.quiet()
     with psycopg.connect(desk.server.url(desk.name), application_name="atb live BTCUSDT"):
         assert desk.shell("db", "restore", path).code == 9
     assert not desk.databases() and desk.fills() == 10
     desk.sql(f"UPDATE authority SET heartbeat_at = now(), holder = '{os.uname().nodename}:999999999'")
     assert restored_fills(desk, desk.shell("db", "restore", path)) == 10  # its holder is dead; idle connections end
+
+
+def test_where_nobody_can_say_whether_a_session_is_alive(desk: Desk) -> None:
+    path = desk.backup()
+    desk.connection.close()
+    desk.sql("ALTER TABLE authority RENAME COLUMN holder TO somebody")
+    asked = [desk.shell("db", "restore", path)]
+    desk.sql(f'ALTER DATABASE "{desk.name}" ALLOW_CONNECTIONS false', "postgres")
+    asked.append(desk.shell("db", "restore", path))
+    for ran in asked:
+        assert ran.code == 6 and "Nothing was changed: whether a session is alive could not be asked" in ran.message
+        assert "--force" in ran.err
+    names = f"SELECT count(*) FROM pg_database WHERE datname LIKE '{desk.name}_before_%'"
+    assert desk.sql(names, "postgres") == [(0,)]
+    ran = desk.shell("db", "restore", path, "--force")
+    assert restored_fills(desk, ran) == 10
+    assert "Skipped (--force): whether a session is alive could not be asked. " in ran.err
+    assert "not currently accepting connections" in ran.err
+
+
+def test_on_tables_that_are_not_there_nobody_trades(desk: Desk) -> None:
+    path = desk.backup()
+    desk.sql("DROP TABLE authority CASCADE")
+    ran = desk.shell("db", "restore", path)
+    assert restored_fills(desk, ran) == 10 and "alive" not in ran.err
 
 
 def test_restores_killed_at_many_moments_change_nothing_or_all(desk: Desk) -> None:

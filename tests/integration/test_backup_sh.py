@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from atb.ledger.connect import connect
 from atb.ledger.connect import embedded as database_of
-from atb.ledger.embedded import start, stop
+from atb.ledger.embedded import start, stop, tool, tool_env
 from atb.ledger.migrate import migrate
-from tests.database import MIGRATIONS, ROOT, Book, book
+from tests.database import MIGRATIONS, ROOT, Book, Postgres, book, postgres
 from tests.integration.shell import Shell
 
 OPS = ROOT / "ops"
@@ -123,6 +124,24 @@ def test_without_atb_it_says_so(fresh: Site, tmp_path: Path) -> None:
         atb = str(Path(sys.executable).with_name("atb"))
         assert fresh.run(tmp_path / "ops" / name, ATB=atb).returncode == 0
         assert fresh.run(tmp_path / "ops" / name, PATH=f"{Path(atb).parent}:{CRON_PATH}").returncode == 0
+
+
+def test_called_through_links_the_scripts_find_what_they_share(fresh: Site, tmp_path: Path) -> None:
+    folder = tmp_path / "with a space/bin"
+    folder.mkdir(parents=True)
+    for script, logged in (("backup.sh", "Backup completed"), ("incremental.sh", "_full completed")):
+        (folder / script).symlink_to(fresh.folder / "ops" / script)
+        (folder / "nightly").unlink(missing_ok=True)
+        (folder / "nightly").symlink_to(f"../bin/{script}")
+        atb = str(Path(sys.executable).with_name("atb"))
+        done = fresh.run(folder / "nightly", ATB=atb)
+        assert done.returncode == 0, done.stderr
+        # Settings and folders are beside where the script is called.
+        assert logged in "".join(log.read_text() for log in (tmp_path / "with a space").rglob("backup.log"))
+        process = subprocess.run(
+            ["sh", "nightly"], cwd=folder, env=fresh.environment(ATB="/none"), capture_output=True, text=True
+        )
+        assert process.returncode == 127 and "atb was not found" in process.stderr
 
 
 def state_of(home: Path, port: int, folder: Path) -> tuple[str, int]:
@@ -265,11 +284,56 @@ def test_the_init_script_of_the_container(plain_server: dict[str, str]) -> None:
     assert subprocess.run(slowest, env=plain_server, capture_output=True, text=True).stdout == "t\n"
 
 
+def test_the_init_script_of_the_container_on_our_own_server(tmp_path: Path) -> None:
+    """Where the system has no Postgres: all but what pg_stat_statements itself does, whose place a view takes."""
+    with postgres(tmp_path) as own:
+        with psycopg.connect(own.url("postgres"), autocommit=True) as connection:
+            connection.execute("CREATE ROLE bot SUPERUSER LOGIN PASSWORD 'secret'")
+            connection.execute("CREATE DATABASE bots_own OWNER bot")
+        hba = own.server.folder / "pg_hba.conf"
+        image = {"POSTGRES_USER": "bot", "POSTGRES_DB": "bots_own", "PGDATA": str(own.server.folder)}
+        env = tool_env(own.server) | {"PGPASSWORD": "secret", "PATH": f"{tool('psql').parent}:{CRON_PATH}"} | image
+        script = ["sh", str(OPS / "postgres-init.sh")]
+
+        ran = subprocess.run(script, env=env, capture_output=True, text=True, check=False)
+        assert ran.returncode == 1 and "pg_stat_statements" in ran.stderr
+        assert "host replication bot" not in hba.read_text()  # the entry point stops here: nothing goes on half-made
+
+        provide_extension(own, tmp_path / "extensions")
+        for _ in range(2):  # what is there already is no error
+            ran = subprocess.run(script, env=env, capture_output=True, text=True, check=False)
+            assert ran.returncode == 0, ran.stderr
+        assert "host replication bot all scram-sha-256" in hba.read_text()
+        with psycopg.connect(own.url("bot")) as connection:  # as `psql -U bot` means it
+            assert connection.info.dbname == "bot"
+        with psycopg.connect(own.url("bots_own")) as connection:
+            assert connection.execute("SELECT count(*) FROM pg_stat_statements").fetchone() == (0,)
+
+
+def provide_extension(own: Postgres, folder: Path) -> None:
+    """A pg_stat_statements that keeps nothing."""
+    files = folder / "extension"
+    files.mkdir(parents=True)
+    (files / "pg_stat_statements.control").write_text("default_version = '1.0'\nrelocatable = true\n")
+    (files / "pg_stat_statements--1.0.sql").write_text(
+        "CREATE VIEW pg_stat_statements AS SELECT NULL AS query WHERE false;"
+    )
+    with psycopg.connect(own.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"ALTER SYSTEM SET extension_control_path = '{folder}:$system'".encode())
+        connection.execute("SELECT pg_reload_conf()")
+    until = time.monotonic() + 60
+    while True:
+        with psycopg.connect(own.url("postgres")) as connection:
+            if connection.execute("SHOW extension_control_path").fetchone() != ("$system",):
+                return
+        assert time.monotonic() < until
+
+
 def test_the_scripts_are_plain_sh() -> None:
     shells = [shell for shell in ("dash", "busybox", "sh") if shutil.which(shell)]
-    for script in ("backup.sh", "incremental.sh", "postgres-init.sh"):
+    for script in ("backup.sh", "incremental.sh", "postgres-init.sh", "common.sh"):
         text = (OPS / script).read_text()
-        assert text.startswith("#!/bin/sh\n") and os.access(OPS / script, os.X_OK)
+        assert script == "common.sh" or (text.startswith("#!/bin/sh\n") and os.access(OPS / script, os.X_OK))
         for word in ("[[", "local ", "function ", "<<<", "echo -e", "source "):
             assert word not in "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#")), word
         for shell in shells:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
 
 import psycopg
 import pytest
 
+from atb.core.errors import UsageError
+from atb.ledger import accounts
+from atb.ledger.connect import from_url
 from atb.ledger.entries import Entry
+from atb.ledger.query import ask
 from atb.ledger.version import REVISION
 from tests.database import START, Book, Postgres, book, postgres
 from tests.integration.shell import Shell
@@ -124,6 +134,7 @@ def test_verify_names_a_row_that_was_changed_and_rebuild_mends_it(db: Shell, led
 def test_verify_names_an_entry_that_was_changed(db: Shell, ledger: Book) -> None:
     ledger.connection.execute("ALTER TABLE entries DISABLE TRIGGER entries_are_final")
     ledger.connection.execute("""UPDATE entries SET body = replace(body, '"qty":"0.1"', '"qty":"0.2"') WHERE seq = 3""")
+    ledger.connection.execute("ALTER TABLE entries ENABLE TRIGGER entries_are_final")
     ledger.connection.commit()
     ran = db("db", "verify")
     assert ran.code == 7 and "Entry 3 (fill:spot:BTCUSDT:buy:1) was changed after it was written." in ran.message
@@ -203,8 +214,6 @@ def test_only_the_exit_itself_replaces_its_record(db: Shell) -> None:
 
 
 def test_what_is_not_held_any_more_is_not_sold_again(db: Shell, ledger: Book) -> None:
-    from atb.core.errors import UsageError
-    from atb.ledger.connect import from_url
     from atb.ledger.line import Line
     from atb.ops.closing import open_positions, record_exit
 
@@ -216,12 +225,80 @@ def test_what_is_not_held_any_more_is_not_sold_again(db: Shell, ledger: Book) ->
 
 
 def test_an_engine_that_hangs_does_not_keep_its_authority(db: Shell, ledger: Book) -> None:
-    hung = psycopg.connect(db.env["DATABASE_URL"])
-    hung.execute("SELECT * FROM authority FOR UPDATE")
-    db("db", "emergency-close-all", "--session-id", ledger.session, ok=True)
-    assert hung.pgconn.status == 0  # as far as it knows
-    hung.close()
+    url, lock = db.env["DATABASE_URL"], "SELECT * FROM authority WHERE account_id = %s FOR UPDATE"
+    with psycopg.connect(url) as hung, psycopg.connect(url) as innocent:
+        other = book(innocent, "paper:two")
+        innocent.execute(lock, (other.account.id,))
+        innocent.execute("UPDATE authority SET holder = 'in the middle' WHERE account_id = %s", (other.account.id,))
+        hung.execute(lock, (ledger.account.id,))
+        db("db", "emergency-close-all", "--session-id", ledger.session, ok=True)
+        with pytest.raises(psycopg.OperationalError, match="terminating connection"):
+            hung.execute("SELECT 1")
+        innocent.commit()
     assert db("db", "query", "SELECT count(*) FROM positions WHERE status = 'OPEN'").out == "0\n"
+    assert db("db", "query", f"SELECT holder FROM authority WHERE account_id = {other.account.id}").out == (
+        "in the middle\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("locks", "ended"),
+    [  # a row that several have locked: its xmax is a multixact. KEY SHARE keeps nobody from an update of the epoch.
+        (("SHARE", "SHARE"), (True, True)),
+        (("KEY SHARE", "NO KEY UPDATE"), (False, True)),
+        (("NO KEY UPDATE", "KEY SHARE", "KEY SHARE"), (True, False, False)),
+    ],
+)
+def test_of_those_that_share_a_row_only_those_in_the_way_are_ended(
+    db: Shell, ledger: Book, locks: tuple[str, ...], ended: tuple[bool, ...]
+) -> None:
+    with ExitStack() as stack:
+        holders = [stack.enter_context(psycopg.connect(db.env["DATABASE_URL"])) for _ in locks]
+        for holder, lock in zip(holders, locks, strict=True):
+            holder.execute(f"SELECT * FROM authority WHERE account_id = %s FOR {lock}", (ledger.account.id,))
+        ledger.connection.execute("SET lock_timeout = '1s'")
+        ledger.connection.commit()
+        assert accounts.take_authority(ledger.connection, ledger.account.id, insist=True) > ledger.epoch
+        assert tuple(is_ended(holder) for holder in holders) == ended
+
+
+def test_a_queue_for_a_row_is_ended_to_its_head_and_a_table_lock_is_nobodys_fault(db: Shell, ledger: Book) -> None:
+    url, take = db.env["DATABASE_URL"], "UPDATE authority SET holder = 'next' WHERE account_id = %s"
+    ledger.connection.execute("SET lock_timeout = '1s'")
+    ledger.connection.commit()
+    with psycopg.connect(url) as head, psycopg.connect(url) as next_, ThreadPoolExecutor(1) as pool:
+        head.execute(take, (ledger.account.id,))
+        queued = pool.submit(next_.execute, take, (ledger.account.id,))
+        wait_until(lambda: waiting(ledger, next_))
+        accounts.take_authority(ledger.connection, ledger.account.id, insist=True)
+        assert is_ended(head) and isinstance(queued.exception(), psycopg.OperationalError)
+    with psycopg.connect(url) as migration:
+        migration.execute("LOCK TABLE authority")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            accounts.take_authority(ledger.connection, ledger.account.id, insist=True)
+        assert not is_ended(migration)
+    ledger.connection.rollback()
+
+
+def waiting(ledger: Book, other: psycopg.Connection[Any]) -> bool:
+    statement = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
+    with ledger.connection.transaction():
+        return bool(ledger.connection.execute(statement, (other.info.backend_pid,)).fetchall()[0][0])
+
+
+def is_ended(connection: psycopg.Connection[Any]) -> bool:
+    try:
+        connection.execute("SELECT 1")
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_emergency_close_all_of_a_paper_account(db: Shell, ledger: Book) -> None:
@@ -236,6 +313,12 @@ def test_emergency_close_all_of_a_paper_account(db: Shell, ledger: Book) -> None
     assert db("db", "verify").code == 0
 
 
+def test_what_is_recorded_for_a_paper_account_is_final(db: Shell, ledger: Book) -> None:
+    """No exchange will ever tell of it."""
+    db("db", "emergency-close-all", "--session-id", ledger.session, "--record-only", "--exit-price", "49000", ok=True)
+    assert db("db", "query", "SELECT bool_or(provisional) FROM fills").out == "f\n"
+
+
 def test_the_engine_that_was_fenced_can_write_nothing_more(db: Shell, ledger: Book) -> None:
     from atb.core.errors import Fenced
 
@@ -248,7 +331,11 @@ def test_emergency_close_all_of_real_money_sends_nothing_and_says_so(db: Shell) 
     with psycopg.connect(db.env["DATABASE_URL"]) as connection:
         real = book(connection, "binance-main", "real")
         real.append(real.fill("buy", "0.1", "50000", "1"), real.fill("buy", "1", "3000", "1", symbol="ETHUSDT"))
+        real.append(real.fill("buy", "1", "2", "1", symbol="ADAUSDT")._replace(session_id=None))
     close = ("db", "emergency-close-all", "--session-id", real.session)
+    ran = db(*close)
+    assert "--session-id N --record-only --exit-price ADAUSDT=PRICE" in ran.err
+    db("db", "close-position", "--symbol", "ADAUSDT", "--exit-price", "2", ok=True)
     ran = db(*close)
     assert ran.code == 4 and "nothing was sent" in ran.message and "--record-only" in ran.err
     assert db("db", "query", "SELECT count(*) FROM positions WHERE status = 'OPEN'").out == "2\n"
@@ -257,7 +344,8 @@ def test_emergency_close_all_of_real_money_sends_nothing_and_says_so(db: Shell) 
     ran = db(*close, "--record-only", "--exit-price", "BTCUSDT=50000")
     assert ran.code == 2 and "There is no price for ETHUSDT" in ran.message
     db(*close, "--record-only", "--exit-price", "BTCUSDT=50000", "--exit-price", "ETHUSDT=2900", ok=True)
-    assert db("db", "query", "SELECT symbol, provisional FROM trades ORDER BY symbol").out == "BTCUSDT\tt\nETHUSDT\tt\n"
+    booked = db("db", "query", "SELECT symbol, provisional FROM trades ORDER BY symbol").out
+    assert booked == "ADAUSDT\tt\nBTCUSDT\tt\nETHUSDT\tt\n"
     assert db("db", "verify").code == 0
 
 
@@ -313,6 +401,10 @@ def test_trades_made_by_hand_are_imported_once(db: Shell, ledger: Book) -> None:
     (db.work / "bad.csv").write_text(text.replace("0.1,", "-1,"))
     ran = db("db", "import-trades", "bad.csv")
     assert ran.code == 3 and "bad.csv, line 2: qty is -1, not above 0." in ran.message
+    for bad, said in (("x" * 200_000, "is no CSV"), ("a\0b", "has a NUL")):
+        (db.work / "bad.csv").write_text(f"time,symbol,side,qty,price,trade_id\n2025-11-21,BTCUSDT,buy,1,1,{bad}\n")
+        ran = db("db", "import-trades", "bad.csv")
+        assert ran.code == 3 and said in ran.message
 
 
 @pytest.mark.parametrize(
@@ -342,6 +434,51 @@ def test_query_shows_the_place_of_an_error(db: Shell) -> None:
     assert "  SELECT foo\n         ^\n" in db("db", "query", "SELECT foo\nFROM trades").err
 
 
+@pytest.mark.parametrize(
+    ("form", "good", "answer"),
+    [
+        ("-- x\nSELECT {}", "1", "1"),
+        ("--\r\n\t((SELECT 2, {}))", "1", "2"),
+        ("/* a /* nested */ */ (SELECT {})", "1", "1"),
+        ("( -- y ( */\n /*/ SHOW */ (SELECT {}) LIMIT 1)", "1", "1"),
+        ("WITH w AS (\n\tSELECT {})\nSELECT * FROM w;", "1", "1"),
+        ("((WITH w AS (SELECT {}) TABLE w))", "1", "1"),
+        ("/**/VALUES ({})", "1", "1"),
+        ("TABLE {}", "accounts", None),
+        ("/* SELECT */ TABLE {} ;", "accounts", None),
+        ("SELECT 'äöü\u2028', {}", "1", "äöü\u2028"),
+        ("explain (COSTS OFF) SELECT {}", "1", "Result"),
+        ("-- x\n/* SELECT /* */ */ EXPLAIN (COSTS OFF)\n SELECT {}", "1", "Result"),
+    ],
+)
+def test_query_finds_the_first_word_and_the_place_of_an_error(
+    db: Shell, form: str, good: str, answer: str | None
+) -> None:
+    where = from_url(db.env["DATABASE_URL"])
+    rows = ask(where, form.format(good), 10).rows
+    assert [row[0] for row in rows] == ([] if answer is None else [answer])
+    with pytest.raises(UsageError, match='"nope" does not exist') as caught:
+        ask(where, form.format("nope"), 10)
+    line, mark = caught.value.hint.split("\n")
+    assert line and any(asked.startswith(line) for asked in form.format("nope").split("\n"))
+    assert mark.endswith("^") and line[len(mark) - len("  ^") :].startswith("nope")
+    assert "\t" not in line or "\t" in mark
+
+
+def test_what_show_shows_and_what_is_no_statement(db: Shell) -> None:
+    where = from_url(db.env["DATABASE_URL"])
+    for show in ("SHOW transaction_read_only", "-- SELECT\n/* ( */ show transaction_read_only;"):
+        assert ask(where, show, 10).rows == [("on",)]
+        with pytest.raises(UsageError, match='unrecognized configuration parameter "nope"'):
+            ask(where, show.replace("transaction_read_only", "nope"), 10)
+    for nothing in ("-- SELECT 1", "/* SELECT /* 1 */", "((", " ; "):
+        with pytest.raises(UsageError, match="There is no statement"):
+            ask(where, nothing, 10)
+    for writing in ("/* SELECT */ DELETE FROM trades", "--\rDELETE FROM trades", "(/* /* */ SELECT */ 1)"):
+        with pytest.raises(UsageError, match=r"only reads; '(DELETE|1\))' does not"):
+            ask(where, writing, 10)
+
+
 def test_how_query_answers(db: Shell) -> None:
     assert db("db", "query", "SELECT 'it''s; a \"test\"'", ok=True).out == 'it\'s; a "test"\n'
     ran = db("db", "query", "SELECT NULL", ok=True)
@@ -363,6 +500,9 @@ def test_urls_that_lead_nowhere(server: Postgres, tmp_path: Path) -> None:
         ("mysql://x/y", 2, "not a Postgres URL"),
         ("hello", 2, "not a Postgres URL"),
         ("postgresql://bot:12/sEcret@host/db", 2, "has a / or ? in its user or password"),
+        ("postgresql://bot:pa@ss:sEcret@127.0.0.1:1/db", 2, "has a @ in its user or password"),
+        ("postgresql://u@127.0.0.1:1/db?password=%zzsEcret", 6, "invalid percent-encoded token"),
+        ("password=sEcret host=127.0.0.1", 2, "not a Postgres URL"),
         (good.replace("/ai_trading_bot", ""), 2, "names no database"),
         (good.replace(server.password, "wr0ng-secret"), 6, "refuses the user or the password"),
         (good.replace("ai_trading_bot", "no_such_db"), 6, "There is no such database"),
@@ -371,10 +511,58 @@ def test_urls_that_lead_nowhere(server: Postgres, tmp_path: Path) -> None:
         (server.url(server.empty_database()), 6, "has no tables of atb yet"),
     ]
     for url, code, message in cases:
-        ran = Shell(tmp_path, DATABASE_URL=url)("db", "verify")
+        shell = Shell(tmp_path, DATABASE_URL=url)
+        ran = shell("db", "verify")
         assert ran.code == code and message in ran.message, (url, ran.err)
+        said = ran.err + ran.out + shell("db", "psql", "-c", "SELECT 1").err
         for secret in (server.password, "wr0ng-secret", "sEcret"):
-            assert secret not in ran.err + ran.out
+            assert secret not in said, (url, said)
+
+
+def test_all_that_the_url_says_reaches_psql_and_pg_dump(server: Postgres, db: Shell) -> None:
+    """hostaddr saves the connection: no name server knows the host."""
+    name = db.env["DATABASE_URL"].rpartition("/")[2]
+    said = {
+        "hostaddr": "127.0.0.1", "sslmode": "disable", "sslcert": "/c e.pem", "sslkey": "/k.pem", "sslrootcert": "/r.pem",
+        "sslcrl": "/l.pem", "sslnegotiation": "postgres", "passfile": "/p", "connect_timeout": "7",
+        "application_name": "mine", "options": "-c work_mem=7MB", "target_session_attrs": "read-write",
+        "channel_binding": "disable", "require_auth": "scram-sha-256", "client_encoding": "LATIN1",
+        "gssencmode": "disable", "ssl_min_protocol_version": "TLSv1.3", "load_balance_hosts": "random",
+    }  # fmt: skip
+    url = server.url(name).replace("127.0.0.1", "no.such.host.invalid") + f"?{urlencode(said, quote_via=quote)}"
+    shell = Shell(db.work.parent, DATABASE_URL=url)
+    settings = "SELECT concat_ws(' ', current_setting('application_name'), current_setting('work_mem'))"
+    ran = shell("db", "psql", "-XAtc", settings, "-c", "\\encoding", "-c", "\\! env", ok=True)
+    assert ran.out.splitlines()[:2] == ["mine 7MB", "LATIN1"]
+    variables = dict(line.split("=", 1) for line in ran.out.splitlines() if line.startswith("PG"))
+    assert set(said.values()) <= set(variables.values()) and variables["PGSSLKEY"] == "/k.pem"
+    assert "CREATE TABLE public.entries" in shell("db", "pg_dump", "--schema-only", ok=True).out
+    # The commands themselves keep them, too, but for times that they set.
+    assert shell("db", "query", "SHOW work_mem", ok=True).out == "7MB\n"
+    assert shell("db", "query", "SHOW statement_timeout", ok=True).out == "1min\n"
+    shell("db", "backup", "--verify", shell("db", "backup", "--json", ok=True).json["path"], ok=True)
+
+
+def test_how_long_to_wait_for_a_server_is_the_urls_to_say(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://u:sEcret@127.0.0.1:{silent.getsockname()[1]}/db"
+        waited = []
+        for more in ("", "?connect_timeout=2"):
+            began = time.monotonic()
+            ran = Shell(tmp_path, DATABASE_URL=url + more)("db", "verify")
+            waited.append(time.monotonic() - began)
+            assert ran.code == 6 and "does not answer" in ran.message
+    assert waited[1] < waited[0] - 2
+
+
+def test_a_service_of_the_service_file(server: Postgres, db: Shell) -> None:
+    name = db.env["DATABASE_URL"].rpartition("/")[2]
+    (db.work.parent / ".pg_service.conf").write_text(
+        f"[ledger]\nhost=127.0.0.1\nport={server.server.port}\nuser=trading_bot\npassword={server.password}\n"
+    )
+    shell = Shell(db.work.parent, DATABASE_URL=f"postgresql:///{name}?service=ledger")
+    for command in (["psql", "-XAtc", "SELECT count(*) FROM fills"], ["query", "SELECT count(*) FROM fills"]):
+        assert shell("db", *command, ok=True).out == "0\n", command
 
 
 def test_a_user_without_rights_is_told_so(server: Postgres, db: Shell, ledger: Book) -> None:
@@ -445,6 +633,23 @@ def test_from_every_older_revision_with_what_it_held(db: Shell, real_ledger: Boo
         db("db", "restore", dump, "--yes", ok=True)
 
 
+def test_a_way_down_that_there_is_not(server: Postgres, db: Shell) -> None:
+    for revision in ("v0.1.0", "nope", "v1", "head"):
+        ran = db("db", "downgrade", revision)
+        assert ran.code == 2 and f"knows no schema version '{revision}'" in ran.message, revision
+        assert f"Known: v1.0.0, {REVISION}, base." in ran.err
+    assert db("db", "downgrade", REVISION, ok=True).out == f"Schema version: {REVISION}, was {REVISION}.\n"
+    db("db", "downgrade", "v1.0.0", ok=True)
+    ran = db("db", "downgrade", REVISION)
+    assert ran.code == 2 and f"{REVISION} is newer than the schema" in ran.message and "atb db migrate" in ran.err
+    ran = Shell(db.work.parent, DATABASE_URL=server.url(server.empty_database()))("db", "downgrade", "v1.0.0")
+    assert ran.code == 2 and "v1.0.0 is newer than the schema" in ran.message and "atb db migrate" in ran.err
+    with psycopg.connect(db.env["DATABASE_URL"]) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v9.0.0'")
+    ran = db("db", "downgrade", "v1.0.0")
+    assert ran.code == 6 and "is v9.0.0, which this atb does not know" in ran.message
+
+
 def test_tables_changed_by_hand_are_named(db: Shell, ledger: Book) -> None:
     ledger.connection.execute("ALTER TABLE trades DROP COLUMN exit_reason")
     ledger.connection.execute("CREATE TABLE mine (a int)")
@@ -457,6 +662,11 @@ def test_lists(db: Shell, ledger: Book) -> None:
     for name in ("sessions", "positions", "trades", "orders", "events"):
         assert isinstance(db("db", name, "--json", ok=True).json, list)
     assert db("db", "positions", "--json").json[0]["unrealized_pnl"] == -100
+
+
+def test_a_list_of_fewer_than_no_rows_is_refused(db: Shell) -> None:
+    ran = db("db", "trades", "--limit", "-1")
+    assert ran.code == 2 and "--limit -1 is negative" in ran.message
 
 
 def test_a_backtest_is_logged_apart_from_everything_real(db: Shell) -> None:
@@ -502,7 +712,6 @@ def test_a_steady_journal_waits_out_an_outage(tmp_path: Path) -> None:
 
 
 def test_a_halted_account_takes_no_entries_but_exits(db: Shell, ledger: Book) -> None:
-    from atb.core.errors import UsageError
 
     halt = {"action": "halt", "reason": "drawdown", "by": "test"}
     ledger.append(Entry("halt", "control", START, halt))

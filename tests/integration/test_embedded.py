@@ -676,6 +676,10 @@ def test_its_own_database_is_not_taken_for_the_server_that_was_meant(tmp_path: P
         bare("db", "start", ok=True)
         bare("db", "verify", ok=True)
         try:
+            for nowhere in (f"postgresql://u:p@127.0.0.1:1/{name}", server.url("absent")):
+                for mistyped in (["migrate"], ["rebuild"], ["emergency-close-all", "--session-id", "1"]):
+                    assert bare("db", *mistyped, env={"DATABASE_URL": nowhere}).code == 6
+            assert bare("db", "verify", ok=True).err == ""  # what was never reached is not what is meant
             meant("db", "migrate", ok=True)
             refused = (
                 ["verify"], ["backup"], ["migrate"], ["rebuild"], ["restore", "x.sql.gz", "--yes"],

@@ -455,8 +455,8 @@ def test_a_connection_that_commits_by_itself_is_not_taken(where: Where) -> None:
 # Tampering, with the trigger and the foreign keys switched off. Each returns what the audit must say.
 
 FORGE = (
-    "INSERT INTO entries (account_id, seq, epoch, id, kind, at, body, prev_hash, hash) "
-    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+    "INSERT INTO entries (account_id, seq, epoch, id, kind, at, body, recorded_at, prev_hash, hash) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 )
 
 
@@ -549,10 +549,10 @@ def test_an_entry_forged_at_the_end_is_told_by_every_table(connection: Db, tampe
     seq, epoch, head = one(
         connection, "SELECT seq, epoch, hash FROM entries WHERE account_id = %s ORDER BY seq DESC LIMIT 1", account.id
     )
-    forged = link(seq + 1, epoch, deposit("forged", 1_000_000), head)
+    forged = link(seq + 1, epoch, deposit("forged", 1_000_000), head, BEGIN)
     connection.execute(
         FORGE,
-        (account.id, seq + 1, epoch, forged.entry.id, "adjustment", BEGIN, forged.text, head, forged.hash),
+        (account.id, seq + 1, epoch, forged.entry.id, "adjustment", BEGIN, forged.text, BEGIN, head, forged.hash),
     )
     connection.commit()
     found = told(connection, account)
@@ -570,10 +570,10 @@ def test_a_forged_entry_that_contradicts_the_others_is_named(
         connection, "SELECT seq, epoch, hash FROM entries WHERE account_id = %s ORDER BY seq DESC LIMIT 1", account.id
     )
     order = bare("order", client_order_id="nobody's", state="open")._replace(id="forged")
-    forged = link(seq + 1, epoch, order, head)
+    forged = link(seq + 1, epoch, order, head, BEGIN)
     connection.execute(
         FORGE,
-        (account.id, seq + 1, epoch, "forged", "order", BEGIN, forged.text, head, forged.hash),
+        (account.id, seq + 1, epoch, "forged", "order", BEGIN, forged.text, BEGIN, head, forged.hash),
     )
     connection.commit()
     assert told(connection, account) == ["entries: Entry 30 (forged) cannot be: There is no order nobody's."]

@@ -11,7 +11,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -22,12 +21,13 @@ from atb.core.errors import DatabaseError
 from atb.ledger.accounts import AccountRow, open_account, take_authority
 from atb.ledger.audit import audit
 from atb.ledger.connect import Where, connect
-from atb.ledger.embedded import start, stop
+from atb.ledger.embedded import stop
 from atb.ledger.entries import Entry
 from atb.ledger.journal import append
-from tests.ledger.conftest import FIRST_PORT, NewAccount, copy_template, make_template
+from tests.ledger.conftest import NewAccount
 from tests.ledger.histories import Histories
 from tests.ledger.test_races import buy
+from tests.ledger.victim import Victim
 
 Db = psycopg.Connection[Any]
 CHAOS_RUNS = int(os.environ.get("CHAOS_RUNS", "50"))
@@ -209,7 +209,7 @@ def test_no_connection_left_is_a_clear_error(where: Where, shared: Db, new_accou
     taken: list[Db] = []
     try:
         with pytest.raises(DatabaseError, match=r"no connection left|too many clients"):
-            taken.extend(connect(where) for _ in range(500))
+            taken.extend(connect(where, patience_s=0) for _ in range(500))
         append(taken[0], account.id, epoch, [buy(1)])  # who has one can work
     finally:
         for connection in taken:
@@ -226,46 +226,6 @@ def test_no_connection_left_is_a_clear_error(where: Where, shared: Db, new_accou
 
 
 # The server. These have one of their own, which is killed.
-
-
-class Victim:
-    """A server to be killed, with a database that waits for the disk."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.server = start(home, first_port=FIRST_PORT + 50)
-        make_template(self.server)
-        self.where = copy_template(self.server, "victim", durable=True)
-
-    def kill(self, how: str) -> None:
-        """`postmaster`: it alone. `all`: and its processes. `immediate`: as pg_ctl does. `backend`: one, and it restarts."""
-        processes = children(self.server.pid)
-        if how != "backend":
-            os.kill(self.server.pid, signal.SIGQUIT if how == "immediate" else signal.SIGKILL)
-        clients = [pid for pid in processes if "victim" in title(pid)]
-        for pid in {"all": processes, "backend": clients[:1]}.get(how, []):
-            if "postgres" in title(pid):
-                os.kill(pid, signal.SIGKILL)
-        until = time.monotonic() + 30
-        while how != "backend" and title(self.server.pid) and time.monotonic() < until:
-            time.sleep(0.005)  # until it is really dead, its file says that it is ready
-
-    def start(self) -> None:
-        self.server = start(self.home, first_port=self.server.port)
-
-
-def children(pid: int) -> list[int]:
-    try:
-        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def title(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
 
 
 @pytest.fixture(scope="module")

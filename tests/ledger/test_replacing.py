@@ -78,6 +78,27 @@ def test_a_sale_that_is_told_after_the_next_entry_stands_where_its_record_stood(
     assert rows(connection, book, "SELECT pnl FROM trades WHERE account_id = %s ORDER BY exit_time") == [8, 20]
 
 
+@pytest.mark.parametrize("side", ["sell", "buy"])
+def test_the_rest_of_an_entry_that_is_told_after_the_record_is_no_new_entry(
+    connection: Db, book: Any, side: str
+) -> None:
+    """Half of an entry is known, the engine dies, all is closed by hand and recorded; then the rest is told."""
+    enter = "buy" if side == "sell" else "sell"
+    more: Any = {"provisional": True, "reduce_only": True, "evidence": "typed"}
+    book(
+        fill("1", enter, "0.5", "100"), level("l1", 90), fill("hand", side, "0.5", "101", at=BEGIN + 5 * MINUTE, **more)
+    )
+    book(fill("2", enter, "0.5", "100", at=BEGIN + MINUTE))
+    book(fill("3", side, "0.8", "101", at=BEGIN + 2 * MINUTE))
+    now = rows(connection, book, "SELECT size, stop_loss FROM positions WHERE account_id=%s AND status='OPEN'")
+    assert now == [(Decimal("0.2"), 90)]  # it never was flat, and so has its stop
+    book(fill("4", side, "0.2", "101", at=BEGIN + 3 * MINUTE))
+    assert rows(connection, book, "SELECT size FROM trades WHERE account_id = %s") == [1]
+    assert rows(connection, book, "SELECT effective_qty FROM fills WHERE account_id = %s AND provisional") == [0]
+    profit = 1 if side == "sell" else -1
+    assert rows(connection, book, "SELECT realized - fees FROM account_state WHERE account_id = %s") == [profit]
+
+
 def test_a_sale_before_the_position_was_added_to_is_still_the_recorded_one(connection: Db, book: Any) -> None:
     book(fill("1", "buy", "1", "100"), record("hand", "0.5", at=BEGIN + 20 * MINUTE))
     book(fill("2", "sell", "0.5", "108", at=BEGIN + 5 * MINUTE))

@@ -65,8 +65,8 @@ class Case:
     def _market(self) -> Market:
         rng = self.random
         return Market(
-            lot=10.0 ** rng.randint(-6, 0) / self.scale,
-            tick=self.scale * 10.0 ** rng.choice((-19, -15, -6, -5, -4, -3, -2)),
+            lot=decimal(10.0 ** rng.randint(-6, 0) / self.scale),
+            tick=max(1e-15, decimal(self.scale * 10.0 ** rng.choice((-19, -15, -6, -5, -4, -3, -2)))),
             min_notional=rng.choice((0.0, 5.0, 20.0)),
         )
 
@@ -132,6 +132,11 @@ class Case:
     def engine(self, engine: EngineChoice, *, take_before_stop: bool = False) -> Run:
         rules = make_rules(self.policy, *self.costs, take_before_stop=take_before_stop)
         return simulate(timeline(*self.series()), self.markets, rules, self.balance, engine=engine)
+
+
+def decimal(number: float) -> float:
+    """The float that an exchange's own text for it gives: 1e-07, not 1.0000000000000001e-07."""
+    return float(f"{number:.9g}")
 
 
 def described(run: Run) -> list[tuple[int, int, int, float, str, str]]:

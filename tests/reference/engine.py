@@ -148,18 +148,24 @@ class Symbol:
     last_exit: LastExit | None = None
 
 
+def on_the_grid(k: int, tick: float) -> float:
+    """Section 5: k ticks; where n ticks make 1, k / n."""
+    n = math.floor(1 / tick + 0.5)
+    return k / n if tick >= 1e-15 and n > 1 and abs(n * tick - 1) < 1e-12 else k * tick
+
+
 def round_down(x: float, tick: float) -> float:
     """Section 5: a stop is rounded down to the tick."""
     if x / tick >= 2**53:
         return x
-    return math.floor(x / tick + 1e-9) * tick
+    return on_the_grid(math.floor(x / tick + 1e-9), tick)
 
 
 def round_up(x: float, tick: float) -> float:
     """Section 5: a take is rounded up to the tick."""
     if x / tick >= 2**53:
         return x
-    return math.ceil(x / tick - 1e-9) * tick
+    return on_the_grid(math.ceil(x / tick - 1e-9), tick)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atb.core.money import ceil_to, floor_to, lots_to_base, price_to_decimal
+from atb.engine.risk import ticks
 
 steps = st.one_of(
     st.integers(-12, 4).map(lambda power: Decimal(1).scaleb(power)),
@@ -70,3 +71,9 @@ def test_a_price_on_the_grid_crosses_without_a_trace(count: int, places: int) ->
     tick = Decimal(1).scaleb(-places)
     exact = count * tick
     assert price_to_decimal(float(exact), tick) == exact
+
+
+@given(st.integers(1, 2**40), st.sampled_from(["0.1", "0.01", "0.05", "0.00001", "0.00000001", "2.5E-7", "25"]))
+def test_a_level_comes_back_from_the_exchange_as_the_engine_computed_it(count: int, tick: str) -> None:
+    level = ticks(count, float(tick))
+    assert float(price_to_decimal(level, Decimal(tick))) == level

@@ -39,6 +39,10 @@ def notes_of_run(
         notes += _quality_notes(p, line, request)
     for p, told in zip(prepared, rules, strict=True):
         notes += filter(None, [remark(told, "" if p.source.simulated else p.source.rules_venue)])
+    if any(p.source.simulated for p in prepared) and any(p.strategy.model is not None for p in prepared):
+        notes.append(
+            "The model was trained on real candles; what it does on simulated ones says nothing about its worth."
+        )
     return notes
 
 

@@ -58,30 +58,18 @@ class Desk(NamedTuple):
 
 def run_backtest(request: Request, desk: Desk) -> BacktestResult:
     """Run `request`. All its errors are AtbErrors; nothing is written but fetched candles and caches."""
-    _check_numbers(request)
-    clock = _Stopwatch()
-    own = own_policy(desk.loaded.cls, len(request.symbols))
-    policy, notes = effective_policy(own, request.policy_file, request.policy_flags)
-    sources = open_sources(request, desk.around)
-    prepared = [_prepare(source, request, desk, policy, clock) for source in sources]
+    clock = Stopwatch()
+    policy, notes, sources, prepared, rules = prepare(request, desk, clock)
     shown = [p.candles.window(p.first, len(p.candles)) for p in prepared]
     line = timeline(shown, [p.signals[p.first :] for p in prepared])
     length_ms = timeframe_ms(sources[0].timeframe)
-    rules = [desk.market_rules(source) for source in sources]
     notes += notes_of_run(desk.loaded.file, prepared, rules, line, request)
     markets = [make_market(r) for r in rules]
     run, best_run = _simulate(request, desk, policy, markets, line)
     clock.lap("engine")
-    trades = _trades(run, line, markets)
-    curve = Curve(line.open_time[: run.rows], run.equity, request.initial_balance, length_ms)
-    market = market_curve(line, run.rows, request.initial_balance)
+    parts = _Parts(run, line, markets, request.initial_balance, length_ms)
     models = [_model_facts(p) for p in prepared if p.strategy.model is not None]
-    simulated = any(source.simulated for source in sources)
-    if simulated and models:
-        notes.append(
-            "The model was trained on real candles; what it does on simulated ones says nothing about its worth."
-        )
-    segments = _segments(curve, market, run, trades, line, markets, [] if simulated else models)
+    segments = _segments(parts, [] if any(source.simulated for source in sources) else models)
     clock.lap("statistics")
     return BacktestResult(
         strategy=_strategy_facts(desk.loaded, prepared[0].strategy),
@@ -97,15 +85,35 @@ def run_backtest(request: Request, desk: Desk) -> BacktestResult:
         versions=_versions(),
         segments=segments,
         best_case=_best_case(request, run, best_run),
-        halt=Halt(iso(run.account.halt_ms + length_ms), run.account.halt_drawdown) if run.account.halted else None,
+        halt=_halt(run, length_ms),
         candles=shown,
         line=line,
         run=run,
-        trades=trades,
-        curve=curve,
-        market_equity=market,
+        trades=parts.trades,
+        curve=parts.curve,
+        market_equity=parts.market,
         timing={"engine": run.engine, **clock.laps},
     )
+
+
+class Setting(NamedTuple):
+    """What a request comes to: the policy in force and how it came about, and each symbol's candles, signals and rules."""
+
+    policy: Policy
+    notes: list[str]
+    sources: list[Source]
+    prepared: list[Prepared]
+    rules: list[MarketRules]
+
+
+def prepare(request: Request, desk: Desk, clock: Stopwatch) -> Setting:
+    """Load candles, compute signals and let them through the gate."""
+    _check_numbers(request)
+    own = own_policy(desk.loaded.cls, len(request.symbols))
+    policy, notes = effective_policy(own, request.policy_file, request.policy_flags)
+    sources = open_sources(request, desk.around)
+    prepared = [_prepare(source, request, desk, policy, clock) for source in sources]
+    return Setting(policy, notes, sources, prepared, [desk.market_rules(source) for source in sources])
 
 
 def own_policy(cls: type[Strategy], symbols: int) -> dict[str, Any]:
@@ -117,7 +125,7 @@ def own_policy(cls: type[Strategy], symbols: int) -> dict[str, Any]:
     return own
 
 
-class _Stopwatch:
+class Stopwatch:
     """Seconds by stage, for the report's timing; nothing is decided by it."""
 
     def __init__(self) -> None:
@@ -142,7 +150,7 @@ def _check_numbers(request: Request) -> None:
         raise UsageError(f"--max-gaps must be a share from 0 to 1, not {request.max_gap_share:g}.")
 
 
-def _prepare(source: Source, request: Request, desk: Desk, policy: Policy, clock: _Stopwatch) -> Prepared:
+def _prepare(source: Source, request: Request, desk: Desk, policy: Policy, clock: Stopwatch) -> Prepared:
     strategy = desk.loaded.make(request.params)
     start = source.span()[0]
     desk.attach_model(strategy, source.symbol.id, source.timeframe, start, request.model_version)
@@ -224,29 +232,26 @@ def _best_case(request: Request, run: Run, best: Run | None) -> BestCase:
     return BestCase(_ambiguous(run), end, end / request.initial_balance - 1.0)
 
 
+def _halt(run: Run, length_ms: int) -> Halt | None:
+    account = run.account
+    return Halt(iso(account.halt_ms + length_ms), account.halt_drawdown) if account.halted else None
+
+
 def _trades(run: Run, line: Timeline, markets: list[Market]) -> Trades:
     lots = np.array([market.lot for market in markets])
     last_close = np.array([position.last_close for position in run.positions])
     return fold_trades(run.fills, lots, last_close, run.rows - 1)
 
 
-def _segments(
-    curve: Curve,
-    market: Floats,
-    run: Run,
-    trades: Trades,
-    line: Timeline,
-    markets: list[Market],
-    models: list[ModelFacts],
-) -> list[Segment]:
+def _segments(parts: _Parts, models: list[ModelFacts]) -> list[Segment]:
     """Statistics of the whole run, then of its parts before and after the models' dates."""
-    parts = _Parts(curve, market, run, trades, line, markets)
-    segments = [Segment("all", parts.statistics(0, run.rows))]
+    rows = parts.run.rows
+    segments = [Segment("all", parts.statistics(0, rows))]
     if not models:
         return segments
     training = max(parse_time_ms(m.training_end, "training_end") for m in models)
     validation = max(parse_time_ms(m.validation_end, "validation_end") for m in models)
-    edges = [0, *np.searchsorted(curve.open_time, (training, validation)).tolist(), run.rows]
+    edges = [0, *np.searchsorted(parts.curve.open_time, (training, validation)).tolist(), rows]
     for name, low, high in zip(("in_sample", "validation", "out_of_sample"), edges, edges[1:], strict=False):
         if high > low:
             segments.append(Segment(name, parts.statistics(low, high)))
@@ -256,13 +261,13 @@ def _segments(
 class _Parts:
     """Statistics of any stretch of rows of a run. A trade belongs to the stretch in which it was entered."""
 
-    def __init__(
-        self, curve: Curve, market: Floats, run: Run, trades: Trades, line: Timeline, markets: list[Market]
-    ) -> None:
-        self.curve, self.market, self.run, self.trades = curve, market, run, trades
+    def __init__(self, run: Run, line: Timeline, markets: list[Market], initial_balance: float, length_ms: int) -> None:
+        self.run, self.line = run, line
+        self.trades = _trades(run, line, markets)
+        self.curve = Curve(line.open_time[: run.rows], run.equity, initial_balance, length_ms)
+        self.market = market_curve(line, run.rows, initial_balance)
         lots = np.array([m.lot for m in markets])
         self.fill_value = np.abs(run.fills["qty"] * lots[run.fills["symbol"]] * run.fills["price"])
-        self.line = line
 
     def statistics(self, low: int, high: int) -> Statistics:
         whole = self.curve

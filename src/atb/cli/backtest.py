@@ -11,6 +11,7 @@ from atb.cli.lean import LeanCommand
 from atb.cli.policy_options import with_policy_options
 
 if TYPE_CHECKING:
+    from atb.app import App
     from atb.backtest.request import Request
     from atb.backtest.result import BacktestResult
     from atb.core.errors import AtbError
@@ -34,72 +35,103 @@ Examples:
 """
 
 
+StrategyName = Annotated[str, typer.Argument(help="A strategy's name; see: atb strategies list")]
+Symbols = Annotated[
+    list[str], typer.Option("--symbol", help="BTCUSDT, BTC-USD or BTC/USDT; repeatable.", metavar="SYMBOL")
+]
+TimeframeName = Annotated[
+    str | None, typer.Option(help="1m, 5m, 1h, 4h, 1d, ... [default: 1h, or that of --data]", metavar="TIMEFRAME")
+]
+Provider = Annotated[str, typer.Option(help="binance, coinbase, file or simulated.", metavar="NAME")]
+Files = Annotated[
+    list[Path] | None, typer.Option("--data", help="Parquet or CSV file; one for each --symbol.", metavar="FILE")
+]
+Days = Annotated[
+    float | None, typer.Option(help="Days before the end. [default: all that --data or the store has, else 365]")
+]
+Years = Annotated[float | None, typer.Option(help="Years (of 365 days) before the end.")]
+Start = Annotated[str | None, typer.Option(help="First day or time, ISO, UTC.", metavar="DATE")]
+End = Annotated[
+    str | None, typer.Option(help="End, exclusive, ISO, UTC. [default: now, or where the data ends]", metavar="DATE")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of the simulator. [default: 7]")]
+Balance = Annotated[float, typer.Option(help="Quote currency to start with.")]
+FeeBps = Annotated[float, typer.Option(help="Fee of each fill, basis points.")]
+SlippageBps = Annotated[float, typer.Option(help="Slippage of each market order and stop, basis points.")]
+Params = Annotated[
+    list[str] | None, typer.Option("--param", "-p", help="Strategy parameter; repeatable.", metavar="NAME=VALUE")
+]
+ModelVersion = Annotated[
+    str | None, typer.Option(help="Model version. [default: as of the start of the range]", metavar="VERSION")
+]
+PolicyFile = Annotated[
+    Path | None, typer.Option(help="TOML file of the policy values below, as in stop_loss = 0.03.", metavar="FILE")
+]
+MaxGaps = Annotated[float, typer.Option(help="Largest share of missing candles.")]
+AllowGaps = Annotated[bool, typer.Option("--allow-gaps", help="Run all the same when more is missing.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Ask no exchange: use stored candles only.")]
+Engine = Annotated[
+    str, typer.Option(help="auto, plain or compiled: the same numbers at different speed.", metavar="NAME")
+]
+Export = Annotated[
+    Path | None,
+    typer.Option(help="Folder for report.html, trades.csv, fills.csv, equity.csv, result.json.", metavar="FOLDER"),
+]
+LogToDb = Annotated[bool, typer.Option("--log-to-db", help="Log run and trades into the database's schema backtest.")]
+Json = Annotated[bool, typer.Option("--json", help="Print everything as JSON (docs/json.md).")]
+
+
 def register(app: typer.Typer) -> None:
     app.command("backtest", cls=LeanCommand, help=HELP, no_args_is_help=True)(with_policy_options(backtest))
 
 
 def backtest(
     *,
-    strategy: Annotated[str, typer.Argument(help="A strategy's name; see: atb strategies list")],
-    symbol: Annotated[
-        list[str], typer.Option("--symbol", help="BTCUSDT, BTC-USD or BTC/USDT; repeatable.", metavar="SYMBOL")
-    ],
-    timeframe: Annotated[
-        str | None,
-        typer.Option(help="1m, 5m, 1h, 4h, 1d, ... [default: 1h, or that of --data]", metavar="TIMEFRAME"),
-    ] = None,
-    provider: Annotated[str, typer.Option(help="binance, coinbase, file or simulated.", metavar="NAME")] = "binance",
-    data: Annotated[
-        list[Path] | None, typer.Option("--data", help="Parquet or CSV file; one for each --symbol.", metavar="FILE")
-    ] = None,
-    days: Annotated[
-        float | None,
-        typer.Option(help="Days before the end. [default: all that --data or the store has, else 365]"),
-    ] = None,
-    years: Annotated[float | None, typer.Option(help="Years (of 365 days) before the end.")] = None,
-    start: Annotated[str | None, typer.Option(help="First day or time, ISO, UTC.", metavar="DATE")] = None,
-    end: Annotated[
-        str | None,
-        typer.Option(help="End, exclusive, ISO, UTC. [default: now, or where the data ends]", metavar="DATE"),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the simulator. [default: 7]")] = None,
-    initial_balance: Annotated[float, typer.Option(help="Quote currency to start with.")] = 10_000.0,
-    fee_bps: Annotated[float, typer.Option(help="Fee of each fill, basis points.")] = 10.0,
-    slippage_bps: Annotated[float, typer.Option(help="Slippage of each market order and stop, basis points.")] = 5.0,
-    param: Annotated[
-        list[str] | None, typer.Option("--param", "-p", help="Strategy parameter; repeatable.", metavar="NAME=VALUE")
-    ] = None,
-    model_version: Annotated[
-        str | None, typer.Option(help="Model version. [default: as of the start of the range]", metavar="VERSION")
-    ] = None,
-    policy: Annotated[
-        Path | None,
-        typer.Option(help="TOML file of the policy values below, as in stop_loss = 0.03.", metavar="FILE"),
-    ] = None,
-    max_gaps: Annotated[float, typer.Option(help="Largest share of missing candles.")] = 0.02,
-    allow_gaps: Annotated[bool, typer.Option("--allow-gaps", help="Run all the same when more is missing.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no exchange: use stored candles only.")] = False,
-    engine: Annotated[
-        str, typer.Option(help="auto, plain or compiled: the same numbers at different speed.", metavar="NAME")
-    ] = "auto",
-    export: Annotated[
-        Path | None,
-        typer.Option(help="Folder for report.html, trades.csv, fills.csv, equity.csv, result.json.", metavar="FOLDER"),
-    ] = None,
-    log_to_db: Annotated[
-        bool, typer.Option("--log-to-db", help="Log run and trades into the database's schema backtest.")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON (docs/json.md).")] = False,
+    strategy: StrategyName,
+    symbol: Symbols,
+    timeframe: TimeframeName = None,
+    provider: Provider = "binance",
+    data: Files = None,
+    days: Days = None,
+    years: Years = None,
+    start: Start = None,
+    end: End = None,
+    seed: Seed = None,
+    initial_balance: Balance = 10_000.0,
+    fee_bps: FeeBps = 10.0,
+    slippage_bps: SlippageBps = 5.0,
+    param: Params = None,
+    model_version: ModelVersion = None,
+    policy: PolicyFile = None,
+    max_gaps: MaxGaps = 0.02,
+    allow_gaps: AllowGaps = False,
+    offline: Offline = False,
+    engine: Engine = "auto",
+    export: Export = None,
+    log_to_db: LogToDb = False,
+    json: Json = False,
     policy_flags: dict[str, Any],
 ) -> None:
-    from atb.cli.console import ProgressLine, open_app, warn
+    from atb.cli.console import open_app, warn
 
-    request = _request(locals())
+    request = make_request(locals())
     _refuse_file(export)
     application = open_app()
-    where = (
-        application.database_to("change", warn) if log_to_db else None
-    )  # no database is told before the work, not after it
+    # No database is told before the work, not after it.
+    where = application.database_to("change", warn) if log_to_db else None
+    result = _run(application, request)
+    failure = _export(result, export)
+    _print(result, json)
+    if where is not None:
+        _log(result, where)
+        application.remember(where)
+    if failure is not None:
+        raise failure
+
+
+def _run(application: App, request: Request) -> BacktestResult:
+    from atb.cli.console import ProgressLine, warn
+
     progress = ProgressLine()
     try:
         result = application.backtest(request, warn, progress)
@@ -107,12 +139,7 @@ def backtest(
         progress.close()
     if result.halt is not None:
         typer.echo(f"ERROR: {result.halt.message}", err=True)
-    failure = _export(result, export)
-    _print(result, json)
-    if where is not None:
-        _log(result, where)
-    if failure is not None:
-        raise failure
+    return result
 
 
 def _log(result: BacktestResult, where: Where) -> None:
@@ -162,7 +189,7 @@ def _print(result: BacktestResult, json: bool) -> None:
         print_report(result)
 
 
-def _request(values: dict[str, Any]) -> Request:
+def make_request(values: dict[str, Any]) -> Request:
     from atb.backtest.request import Request, Span
     from atb.core.errors import UsageError
     from atb.core.policy import load_policy

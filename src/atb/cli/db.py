@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,28 +34,38 @@ def _open() -> App:
     return open_app()
 
 
-def database(do: Literal["read", "check", "change"] = "read") -> Where:
+def database() -> Where:
     from atb.cli.console import warn
 
-    return _open().database_to(do, warn)
+    return _open().database_to("read", warn)
 
 
 @app.command(
     "verify",
     cls=LeanCommand,
     help="Check connection, tables, schema version, and that every table tells what the ledger tells.\n\n"
-    "Exit code 0 only when all of it holds; 6: no usable database; 7: tables and ledger disagree.\n\n\b\n"
+    "Exit code 0 only when all of it holds; 6: no usable database; 7: tables and ledger disagree, or entries are gone "
+    "that were there the last time.\n\n\b\n"
     "Example:\n  atb db verify",
 )
-def verify(json: Json = False) -> None:
-    from atb.cli.console import print_json
+def verify(
+    json: Json = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Entries may be gone since the last time; remember what is there now.")
+    ] = False,
+) -> None:
+    from atb.cli.console import print_json, warn
     from atb.ops.verify import verify_database
 
     def say(good: bool, text: str) -> None:
         if not json:
             typer.echo(f"{'✅' if good else '❌'} {text}")
 
-    report = verify_database(database("check"), say)
+    application = _open()
+    where, home = application.database_to("check", warn), application.settings.home
+    report = verify_database(where, say, home, anew=anew, on_again=warn)
+    for text in report.notes:
+        warn(text)
     if json:
         print_json(report.as_dict())
     if report.error is not None:
@@ -76,14 +86,21 @@ def query(
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")] = False,
     limit: Limit = 10_000,
 ) -> None:
+    from atb.cli.console import warn
     from atb.core.errors import UsageError
     from atb.ledger.query import ask
 
     if json and csv:
         raise UsageError("--json and --csv exclude each other.", "Choose one.")
+    _check_limit(limit)
+    _print_answer(ask(database(), sql, limit, warn), json, csv, limit)
+
+
+def _check_limit(limit: int) -> None:
+    from atb.core.errors import UsageError
+
     if limit < 0:
         raise UsageError(f"--limit {limit} is negative.", "0 means all rows.")
-    _print_answer(ask(database(), sql, limit), json, csv, limit)
 
 
 def _print_answer(answer: Any, json: bool, csv: bool, limit: int) -> None:
@@ -131,20 +148,22 @@ def migrate(
     ] = False,
     create: Annotated[bool, typer.Option("--create", help="Create the database itself first.")] = False,
 ) -> None:
-    from atb.ledger.connect import connect
+    from atb.cli.console import warn
     from atb.ledger.migrate import check_schema, create_database
     from atb.ledger.migrate import migrate as run
+    from atb.ledger.reading import reading
     from atb.ledger.version import REVISION
 
-    where = database("read" if check else "change")
+    application = _open()
+    where = application.database_to("read" if check else "change", warn)
     if check:
-        with connect(where) as connection:
-            check_schema(connection, where)
+        reading(where, lambda connection: check_schema(connection, where), on_again=warn)
         typer.echo(f"Schema version: {REVISION}, up to date.")
         return
     if create and create_database(where):
         typer.echo(f"Created {where.shown}.", err=True)
-    before, after = run(where, _open().settings.migrations)
+    before, after = run(where, application.settings.migrations)
+    application.remember(where)
     typer.echo(f"Schema version: {after}" + (", as it was." if before == after else f", was {before or 'none'}."))
     if before not in (None, after):
         typer.echo("The tables were written anew from the ledger. Check: atb db verify", err=True)
@@ -160,12 +179,16 @@ def downgrade(
     revision: Annotated[str, typer.Argument(help="The version to go back to; base: no tables at all.")],
     yes: Annotated[bool, typer.Option("--yes", help="Needed for base, which drops every table.")] = False,
 ) -> None:
+    from atb.cli.console import warn
     from atb.core.errors import UsageError
     from atb.ledger.migrate import migrate as run
 
     if revision == "base" and not yes:
         raise UsageError("That drops every table, the ledger too.", "Back up first (atb db backup), then add --yes.")
-    before, after = run(database("change"), _open().settings.migrations, revision, down=True)
+    application = _open()
+    where = application.database_to("change", warn)
+    before, after = run(where, application.settings.migrations, revision, down=True)
+    application.remember(where)
     typer.echo(f"Schema version: {after or 'none'}, was {before or 'none'}.")
 
 
@@ -175,14 +198,17 @@ def downgrade(
     help="Write every table anew from the ledger's entries.\n\n\b\nExample:\n  atb db rebuild",
 )
 def rebuild() -> None:
+    from atb.cli.console import warn
     from atb.core.errors import Disagreement
     from atb.ledger.audit import rebuild_all
     from atb.ledger.connect import connect
     from atb.ledger.migrate import check_schema
 
-    where, count = database("change"), 0
+    application, count = _open(), 0
+    where = application.database_to("change", warn)
     with connect(where, statement_timeout_s=3600) as connection:
         check_schema(connection, where)
+        application.remember(where)
         for account, done in rebuild_all(connection):
             if done.problems:
                 raise Disagreement(f"{account.name}: {done.problems[0].message} Nothing was written for it.")
@@ -208,9 +234,11 @@ LISTS = {
 
 
 def _list(name: str, json: bool, limit: int) -> None:
+    from atb.cli.console import warn
     from atb.ledger.query import ask
 
-    _print_answer(ask(database(), LISTS[name], limit), json, False, limit)
+    _check_limit(limit)
+    _print_answer(ask(database(), LISTS[name], limit, warn), json, False, limit)
 
 
 def _register_list(name: str, help: str) -> None:
@@ -240,7 +268,6 @@ def start() -> None:
     from atb.cli.console import warn
     from atb.ledger.connect import embedded
     from atb.ledger.embedded import start as run
-    from atb.ledger.meant import remember
     from atb.ledger.migrate import migrate as migrate_to
 
     application = _open()
@@ -249,7 +276,7 @@ def start() -> None:
     server = run(application.settings.home, warn)
     before, after = migrate_to(embedded(server), application.settings.migrations)
     if not application.settings.database_url:
-        remember(application.settings.home, embedded(server))
+        application.remember(embedded(server))
     typer.echo(f"Postgres {server.version} runs at {server.url()}" + ("" if before == after else f", schema {after}."))
 
 
@@ -267,9 +294,9 @@ def stop() -> None:
     "Example:\n  atb db status --json",
 )
 def status(json: Json = False) -> None:
-    from atb.cli.console import print_json, print_table
-    from atb.ledger.connect import connect
+    from atb.cli.console import print_json, print_table, warn
     from atb.ledger.embedded import running
+    from atb.ledger.reading import reading
     from atb.ledger.version import revision_of
 
     application = _open()
@@ -278,10 +305,12 @@ def status(json: Json = False) -> None:
     if server is not None:
         facts |= {"pid": server.pid, "folder": str(server.folder)}
     where = application.database()
-    with connect(where) as connection:
-        facts["commands_use"] = where.shown
-        facts["server_version"] = str(connection.info.parameter_status("server_version"))
-        facts["schema"] = revision_of(connection) or "none"
+
+    def work(connection: Any) -> dict[str, str]:
+        version = str(connection.info.parameter_status("server_version"))
+        return {"server_version": version, "schema": revision_of(connection) or "none"}
+
+    facts |= {"commands_use": where.shown} | reading(where, work, on_again=warn)
     if json:
         print_json(facts)
     else:

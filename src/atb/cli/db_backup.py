@@ -12,6 +12,7 @@ from atb.cli.lean import LeanCommand
 
 if TYPE_CHECKING:
     from atb.app import App
+    from atb.ops.backup_verify import Verified
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 # Programs beside psql and pg_dump; one with False works on files and needs no server.
@@ -61,7 +62,7 @@ def backup(
     if file is not None:
         raise UsageError(f"A backup names its file itself; {file} means nothing.", "Did you mean --verify?")
     app = _app()
-    done = back_up(lambda: (app.database_to("check", warn), app.tool_environment()), dir, keep_days)
+    done = back_up(lambda: (app.database_to("check", warn), app.tool_environment()), dir, keep_days, app.settings.home)
     if json:
         print_json(done._asdict() | {"path": str(done.path)})
         return
@@ -82,7 +83,16 @@ def _verify(file: Path | None, folder: Path, json: bool) -> None:
     )
     if json:
         print_json(done._asdict() | {"path": str(done.path)})
-        return
+    else:
+        _say_verified(done)
+    damaged = next((line for line in done.live if "DAMAGED" in line), None)
+    if damaged is not None:
+        raise Disagreement(damaged, f"Stop what trades on it, then: atb db restore {done.path}")
+
+
+def _say_verified(done: Verified) -> None:
+    from atb.cli.console import warn
+
     for note in done.notes:
         warn(note)
     typer.echo(f"✅ {done.path} is whole" + (f", dump id {done.dump_id} of {done.made_at}" if done.dump_id else ""))
@@ -90,14 +100,15 @@ def _verify(file: Path | None, folder: Path, json: bool) -> None:
     typer.echo(f"✅ Ledger whole: {done.entries} entries, {done.fills} fills; tables agree")
     for line in done.live:
         typer.echo(f"{'❌' if 'DAMAGED' in line or 'cannot' in line else '✅'} {line}")
-    damaged = next((line for line in done.live if "DAMAGED" in line), None)
-    if damaged is not None:
-        raise Disagreement(damaged, f"Stop what trades on it, then: atb db restore {done.path}")
 
 
 def restore(
     file: Annotated[Path, typer.Argument(help="The dump.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Go on where it cannot be asked whether a session is alive; never while one is."),
+    ] = False,
     json: Json = False,
 ) -> None:
     from atb.cli.console import print_json, warn
@@ -107,7 +118,8 @@ def restore(
     where = app.database_to("change", warn)
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
         typer.confirm(f"Put {file} in the place of {where.shown}? The old one is kept aside.", abort=True, err=True)
-    done = run(where, app.tool_environment(), file, _migrate(app))
+    done = run(where, app.tool_environment(), file, _migrate(app), force=force)
+    app.remember(where)
     if json:
         print_json(done._asdict() | {"path": str(done.path)})
         return
@@ -125,7 +137,7 @@ def _say_kept(kept: str, database: str) -> None:
     away, back = (
         f'ALTER DATABASE "{a}" RENAME TO "{b}"' for a, b in ((database, f"{database}_undone"), (kept, database))
     )
-    typer.echo(f"  go back:  atb db psql -d postgres -1 -c '{away}' -c '{back}'")
+    typer.echo(f"  go back:  atb db psql -d postgres -1 -c '{away}' -c '{back}' && atb db verify --anew")
 
 
 def check_base(folder: Annotated[Path, typer.Argument(help="The base backup.")]) -> None:

@@ -12,7 +12,8 @@ import typer
 from atb.cli.lean import LeanCommand
 
 if TYPE_CHECKING:
-    from atb.ledger.connect import Where
+    from atb.app import App
+    from atb.core.errors import AtbError
     from atb.ledger.line import Line
     from atb.ops.closing import Closed, Held
 
@@ -64,7 +65,7 @@ def close_position(
 ) -> None:
     from atb.ops.closing import find_position, open_positions, parse_amount, record_exit
 
-    with _line(_database()) as line:
+    with _line(_open()) as line:
         held = find_position(_all_positions(line.connection, open_positions), symbol.strip().upper(), account)
         receipt = record_exit(
             line, held, price=parse_amount(exit_price, "--exit-price"),
@@ -95,9 +96,8 @@ def emergency_close_all(
 
     if exit_price and not record_only:
         raise UsageError("--exit-price says what was closed by hand.", "Add --record-only.")
-    where = _database()
-    with _line(where) as line:
-        accounts = concerned(line.connection, account_of(line.connection, session_id, where.shown), everything)
+    with _line(_open()) as line:
+        accounts = concerned(line.connection, account_of(line.connection, session_id, line.where.shown), everything)
         plans = plan_lines(line.connection, accounts)
         if dry_run:
             _print_plan(plans, json)
@@ -146,7 +146,7 @@ def import_trades(
     from atb.cli.console import print_json
     from atb.ops.importing_trades import import_file
 
-    with _line(_database()) as line:
+    with _line(_open()) as line:
         booked, known = import_file(line, file, account)
     if json:
         print_json({"booked": booked, "already_booked": known})
@@ -154,19 +154,23 @@ def import_trades(
         typer.echo(f"Booked {booked}; {known} were booked already.")
 
 
-def _database() -> Where:
-    from atb.cli.console import open_app, warn
+def _open() -> App:
+    from atb.cli.console import open_app
 
-    return open_app().database_to("change", warn)
+    return open_app()
 
 
-def _line(where: Where) -> Line:
+def _line(application: App) -> Line:
+    """A line to the database that is meant: from here on it is the one that was changed last."""
+    from atb.cli.console import warn
     from atb.ledger.line import Line
     from atb.ledger.migrate import check_schema
 
+    where = application.database_to("change", warn)
     line = Line(where, say=lambda text: typer.echo(text, err=True))
     check_schema(line.connection, where)
     line.connection.rollback()
+    application.remember(where)
     return line
 
 
@@ -216,10 +220,10 @@ def _print_plan(plans: list[dict[str, Any]], json: bool) -> None:
         typer.echo("Nothing is open.", err=True)
 
 
-def _print_receipt(closed: list[Closed], left: list[tuple[Held, str]], json: bool) -> None:
+def _print_receipt(closed: list[Closed], left: list[tuple[Held, AtbError]], json: bool) -> None:
     """What was done, and then an exit code that tells whether anything is left open."""
     from atb.cli.console import print_json, print_table
-    from atb.core.errors import Disagreement, ExchangeUnavailable
+    from atb.core.errors import Disagreement, ExchangeUnavailable, Fenced
 
     rows: list[dict[str, str]] = [
         {
@@ -229,7 +233,9 @@ def _print_receipt(closed: list[Closed], left: list[tuple[Held, str]], json: boo
         for c in closed
     ]  # fmt: skip
     if json:
-        open_ = [{"account": h.account.name, "symbol": h.symbol, "qty": f"{h.size:f}", "why": why} for h, why in left]
+        open_ = [
+            {"account": h.account.name, "symbol": h.symbol, "qty": f"{h.size:f}", "why": why.what} for h, why in left
+        ]
         print_json({"closed": rows, "left_open": open_})
     elif rows:
         print_table(list(rows[0]), [list(row.values()) for row in rows])
@@ -238,14 +244,18 @@ def _print_receipt(closed: list[Closed], left: list[tuple[Held, str]], json: boo
     if left:
         held, why = left[0]
         more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
+        what = f"{held.size:f} {held.symbol} of {held.account.name} is still open{more}: {why.what}"
+        if isinstance(why, Fenced):  # such as the same command, typed twice: that one closes
+            raise Fenced(what, "See who has it: atb db positions, atb db events")
         error = ExchangeUnavailable if held.account.environment != "paper" else Disagreement
-        raise error(f"{held.size:f} {held.symbol} of {held.account.name} is still open{more}: {why}", _next(held))
+        raise error(what, _next(held))
 
 
 def _next(held: Held) -> str:
     if held.account.environment == "paper":
-        return "See: atb db positions"
+        return "See: atb db positions, then run this again."
+    session = "N" if held.session_id is None else held.session_id  # of an import, say
     return (
-        f"Close it at the exchange, then: atb db emergency-close-all --session-id {held.session_id} --record-only "
+        f"Close it at the exchange, then: atb db emergency-close-all --session-id {session} --record-only "
         f"--exit-price {held.symbol}=PRICE"
     )

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Never, TextIO
 import typer
 
 import atb
-from atb.cli import backtest, data, db, models, strategies
+from atb.cli import backtest, data, db, live, models, strategies
 from atb.cli.lean import LeanGroup
 from atb.core.errors import AtbError, DataError, Interrupted
 
@@ -107,6 +107,7 @@ def root(
 
 
 backtest.register(app)
+app.add_typer(live.app, name="live")
 app.add_typer(data.app, name="data")
 app.add_typer(strategies.app, name="strategies")
 app.add_typer(models.app, name="models")

@@ -6,6 +6,7 @@
       ExchangeUnavailable       4   no answer, or not a usable one: try again later
       ExchangeRefused           5   the exchange said no: the request has to change
       DatabaseError             6   no database, or not a usable one: start it, migrate it, look at what it says
+        DatabaseUnavailable     6   not now: it starts, restarts, is full or gone; the same again later may succeed
       Disagreement              7   the ledger and the exchange, or two of our own records, tell different things
       Fenced                    9   another process has authority over the account now
       StrategyError            10   a strategy or model is missing, broken or peeks into the future
@@ -48,7 +49,11 @@ class DatabaseError(AtbError):
     exit_code = 6
 
 
-class OutcomeUnknown(DatabaseError):
+class DatabaseUnavailable(DatabaseError):
+    """Not now, but perhaps a little later: it starts, restarts, is full or gone."""
+
+
+class OutcomeUnknown(DatabaseUnavailable):
     """Whether something was written is not known: asked again by id, never taken for a failure."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal, localcontext
 
 DIGITS = 100  # the usual 28 would round a quotient of 29 digits up to the next step
+# beyond it a float cannot count ticks
 
 
 def floor_to(value: Decimal, step: Decimal) -> Decimal:

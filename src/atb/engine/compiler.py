@@ -12,6 +12,7 @@ from numba.extending import intrinsic, overload, register_jitable
 from numba.np.numpy_support import from_dtype
 
 from atb.engine import book, fills, kernel, records, risk
+from atb.engine.kernel import run
 
 
 @intrinsic
@@ -72,6 +73,45 @@ def _size(context: Any, pointer: Any) -> int:
     return int(context.get_abi_sizeof(pointer.type.pointee))
 
 
+def _entry(
+    start, stop, n, time, open_, high, low, close, signal, positions, order, markets, account, rules, equity,
+    fills, capacity, progress, decisions,
+):  # fmt: skip
+    """What is called from outside: `run` on records that are copied to the stack and back."""
+    rows = carray(fills, capacity)
+    own_account, own_rules = on_stack(account), on_stack(rules)
+    if n == 1:  # a loop of its own, in which n is known and all state is in registers
+        own_position, own_order, own_market = on_stack(positions), on_stack(order), on_stack(markets)
+        t = run(
+            start, stop, 1, time, on_stack(open_), on_stack(high), on_stack(low), on_stack(close), on_stack(signal),
+            carray(own_position, 1), own_order, carray(own_market, 1), carray(own_account, 1)[0],
+            carray(own_rules, 1)[0], equity, rows, capacity, progress, decisions,
+        )  # fmt: skip
+        put_back(positions, own_position)
+    else:
+        t = run(
+            start, stop, n, time, open_, high, low, close, signal, carray(positions, n), order, carray(markets, n),
+            carray(own_account, 1)[0], carray(own_rules, 1)[0], equity, rows, capacity, progress, decisions,
+        )  # fmt: skip
+    put_back(account, own_account)
+    return t
+
+
+def _signature() -> Any:
+    """The types of `_entry`."""
+
+    def pointer(record: type[records.Record]) -> Any:
+        return types.CPointer(from_dtype(record.dtype()))
+
+    floats, ints = types.CPointer(types.float64), types.CPointer(types.int64)
+    columns = types.CPointer(floats)
+    return types.int64(
+        types.int64, types.int64, types.int64, ints, columns, columns, columns, columns, columns,
+        pointer(records.Position), ints, pointer(records.Market), pointer(records.Account), pointer(records.Rules),
+        floats, pointer(records.FillRow), types.int64, ints, ints,
+    )  # fmt: skip
+
+
 def compile_kernel() -> bytes:
     """The engine's `run` as machine code for this processor: the entry's symbol, a newline, an object file."""
     for module in (book, fills, risk, kernel):
@@ -80,39 +120,5 @@ def compile_kernel() -> bytes:
             if own and function is not kernel.look_ahead:
                 # Without forced inlining numba passes each record and array by many words: five times slower.
                 register_jitable(error_model="numpy", forceinline=True)(function)
-    run = kernel.run
-
-    def entry(
-        start, stop, n, time, open_, high, low, close, signal, positions, order, markets, account, rules, equity,
-        fills, capacity, progress, decisions,
-    ):  # fmt: skip
-        rows = carray(fills, capacity)
-        own_account, own_rules = on_stack(account), on_stack(rules)
-        if n == 1:  # a loop of its own, in which n is known and all state is in registers
-            own_position, own_order, own_market = on_stack(positions), on_stack(order), on_stack(markets)
-            t = run(
-                start, stop, 1, time, on_stack(open_), on_stack(high), on_stack(low), on_stack(close), on_stack(signal),
-                carray(own_position, 1), own_order, carray(own_market, 1), carray(own_account, 1)[0],
-                carray(own_rules, 1)[0], equity, rows, capacity, progress, decisions,
-            )  # fmt: skip
-            put_back(positions, own_position)
-        else:
-            t = run(
-                start, stop, n, time, open_, high, low, close, signal, carray(positions, n), order, carray(markets, n),
-                carray(own_account, 1)[0], carray(own_rules, 1)[0], equity, rows, capacity, progress, decisions,
-            )  # fmt: skip
-        put_back(account, own_account)
-        return t
-
-    def pointer(record: type[records.Record]) -> Any:
-        return types.CPointer(from_dtype(record.dtype()))
-
-    floats, ints = types.CPointer(types.float64), types.CPointer(types.int64)
-    columns = types.CPointer(floats)
-    signature = types.int64(
-        types.int64, types.int64, types.int64, ints, columns, columns, columns, columns, columns,
-        pointer(records.Position), ints, pointer(records.Market), pointer(records.Account), pointer(records.Rules),
-        floats, pointer(records.FillRow), types.int64, ints, ints,
-    )  # fmt: skip
-    compiled = cfunc(signature, nopython=True, error_model="numpy")(entry)
+    compiled = cfunc(_signature(), nopython=True, error_model="numpy")(_entry)
     return compiled.native_name.encode() + b"\n" + compiled._library._get_compiled_object()

@@ -26,12 +26,47 @@ from atb.engine.reasons import (
 )
 
 
+def sell_price(price: float, slip: float) -> float:
+    """What a market sell gets while the market is at `price`."""
+    return price * (1.0 - slip)
+
+
+def buy_price(price: float, slip: float) -> float:
+    """What a market buy pays while the market is at `price`."""
+    return price * (1.0 + slip)
+
+
+def stop_price(open_: float, stop: float, slip: float) -> float:
+    """What a stop gets: the worse of stop and open, sold at the market."""
+    return sell_price(open_ if open_ <= stop else stop, slip)
+
+
+def fill_value(qty: int, price: float, market: Any) -> float:
+    """Quote value of `qty` signed lots."""
+    return (qty * market.lot) * price  # type: ignore[no-any-return]
+
+
+def fill_fee(value: float, rate: float) -> float:
+    """What a fill of that value costs, in quote."""
+    return abs(value) * rate
+
+
+def affordable_lots(lots: int, price: float, cash: float, market: Any, fee: float) -> int:
+    """`lots`, or as many of them as `cash` pays; none where a buy that was cut is worth too little."""
+    affordable = cash / (price * market.lot * (1.0 + fee))
+    if affordable < lots:
+        lots = floor(affordable) if affordable > 0.0 else 0
+        if fill_value(lots, price, market) < market.min_notional:
+            return 0
+    return lots
+
+
 def book_fill(
     t: int, s: int, qty: int, price: float, reason: int, rule: int, p: Any, market: Any, a: Any, rules: Any, row: Any
 ) -> None:
     """Book a fill of `qty` signed lots of symbol `s` and write its row: the one place where a quantity changes."""
-    value = (qty * market.lot) * price
-    fee = abs(value) * rules.fee
+    value = fill_value(qty, price, market)
+    fee = fill_fee(value, rules.fee)
     book = apply_fill(Book(p.qty, p.cost, a.cash, a.realized, a.fees), qty, value, fee)
     p.qty = book.qty
     p.cost = book.cost
@@ -45,6 +80,15 @@ def book_fill(
     row.fee = fee
     row.reason = reason
     row.rule = rule
+
+
+def enter_position(p: Any, market: Any) -> None:
+    """What an entry's fill leaves behind: the position begins now, at what it cost."""
+    p.entry_qty = p.qty
+    p.entry_price = p.cost / (p.qty * market.lot)
+    p.best_close = p.entry_price
+    p.closes_held = 0
+    p.partials_done = 0
 
 
 def want_nothing(p: Any) -> None:
@@ -74,7 +118,8 @@ def sell_at_open(t: int, s: int, open_: float, p: Any, market: Any, a: Any, rule
     """Sell down to the target at the open."""
     a.waiting_exits -= 1
     reason = p.target_reason
-    book_fill(t, s, p.target_qty - p.qty, open_ * (1.0 - rules.slip), reason, NEXT_OPEN, p, market, a, rules, row)
+    price = sell_price(open_, rules.slip)
+    book_fill(t, s, p.target_qty - p.qty, price, reason, NEXT_OPEN, p, market, a, rules, row)
     if p.qty == 0:
         close_position(p, a, rules, reason)
 
@@ -87,25 +132,18 @@ def buy_at_open(t: int, s: int, open_: float, p: Any, market: Any, a: Any, rules
         want_nothing(p)
         decisions[REFUSED_HALTED] += 1
         return 0
-    price = open_ * (1.0 + rules.slip)
-    lots = p.target_qty - p.qty
-    rule = NEXT_OPEN
-    affordable = a.cash / (price * market.lot * (1.0 + rules.fee))
-    if affordable < lots:
-        lots = floor(affordable) if affordable > 0.0 else 0
-        rule = NEXT_OPEN_CASH_LIMITED
-        if lots == 0 or (lots * market.lot) * price < market.min_notional:
-            want_nothing(p)
-            decisions[NO_CASH] += 1
-            return 0
+    price = buy_price(open_, rules.slip)
+    wanted = p.target_qty - p.qty
+    lots = affordable_lots(wanted, price, a.cash, market, rules.fee)
+    if lots == 0:
+        want_nothing(p)
+        decisions[NO_CASH] += 1
+        return 0
+    rule = NEXT_OPEN if lots == wanted else NEXT_OPEN_CASH_LIMITED
     book_fill(t, s, lots, price, p.target_reason, rule, p, market, a, rules, row)
     a.open_positions += 1
     p.target_qty = p.qty
-    p.entry_qty = p.qty
-    p.entry_price = p.cost / (p.qty * market.lot)
-    p.best_close = p.entry_price
-    p.closes_held = 0
-    p.partials_done = 0
+    enter_position(p, market)
     return 1
 
 
@@ -120,14 +158,12 @@ def fill_resting(
     reason = TAKE_PROFIT
     if stopped and not (taken and rules.take_before_stop == 1 and open_ > p.stop):
         reason = p.stop_reason
-        price = p.stop
+        price = stop_price(open_, p.stop, rules.slip)
         rule = STOP
         if open_ <= p.stop:
-            price = open_
             rule = STOP_AT_OPEN
         elif taken:
             rule = STOP_BEFORE_TAKE
-        price = price * (1.0 - rules.slip)
     elif stopped:
         rule = TAKE_BEFORE_STOP
     book_fill(t, s, -p.qty, price, reason, rule, p, market, a, rules, row)

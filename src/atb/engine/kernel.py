@@ -241,6 +241,30 @@ def set_target(target: Target, close: float, p: Any, market: Any, a: Any) -> Non
         a.waiting_exits += 1
 
 
+def decide_holding(c: float, x: float, p: Any, market: Any, a: Any, rules: Any) -> int:
+    """One close of a symbol that is held: count it, set the target. Returns the decision's reason."""
+    p.closes_held += 1
+    if c > p.best_close:
+        p.best_close = c
+    target = decide_held(c, x, p, market, a, rules)
+    set_target(target, c, p, market, a)
+    return target.reason
+
+
+def decide_flat(c: float, x: float, p: Any, market: Any, a: Any, rules: Any) -> int:
+    """One close of a symbol of which nothing is held. Returns the decision's reason."""
+    if not x >= rules.min_confidence:
+        p.needs_new_signal = 0
+        reason = why_no_entry(x, rules)
+    else:
+        target = decide_entry(c, x, p, market, a, rules)
+        set_target(target, c, p, market, a)
+        reason = target.reason
+    if p.cooldown_left > 0:
+        p.cooldown_left -= 1
+    return reason
+
+
 def decide_candle(
     t: int, n: int, close: Any, signal: Any, positions: Any, order: Any, markets: Any, a: Any, rules: Any,
     decisions: Any,
@@ -250,28 +274,12 @@ def decide_candle(
         s = order[k]
         c = close[s][t]
         if c == c:
-            p = positions[s]
-            p.closes_held += 1
-            if c > p.best_close:
-                p.best_close = c
-            target = decide_held(c, signal[s][t], p, markets[s], a, rules)
-            decisions[target.reason] += 1
-            set_target(target, c, p, markets[s], a)
+            decisions[decide_holding(c, signal[s][t], positions[s], markets[s], a, rules)] += 1
     for k in range(max(a.open_positions, 0), n):
         s = order[k]
         c = close[s][t]
         if c == c:
-            p = positions[s]
-            x = signal[s][t]
-            if not x >= rules.min_confidence:
-                p.needs_new_signal = 0
-                decisions[why_no_entry(x, rules)] += 1
-            else:
-                target = decide_entry(c, x, p, markets[s], a, rules)
-                decisions[target.reason] += 1
-                set_target(target, c, p, markets[s], a)
-            if p.cooldown_left > 0:
-                p.cooldown_left -= 1
+            decisions[decide_flat(c, signal[s][t], positions[s], markets[s], a, rules)] += 1
 
 
 def step(

@@ -24,6 +24,18 @@ PROTECTABLE = 1.1  # what is protected must be worth this many minimum notionals
 MAX_COUNT = 9007199254740992.0  # 2**53: beyond it a float cannot count lots or ticks
 
 
+def ticks(count: float, tick: float) -> float:
+    """`count` ticks as the float nearest to their decimal value: the price that an exchange reads and tells.
+
+    49123.45 is 4912345 / 100, but 4912345 * 0.01 is another float. A tick that is no share of 1 is multiplied, and so is
+    one of less than 1e-15, of which a float cannot count how many make 1.
+    """
+    per = floor(1.0 / tick + 0.5) if tick >= 1e-15 else 0
+    if per > 1.0 and abs(per * tick - 1.0) < 1e-12:
+        return count / per
+    return count * tick
+
+
 def round_down(price: float, tick: float) -> float:
     """`price` on the tick grid, downwards; a price within 1e-9 ticks of a tick counts as on it.
 
@@ -31,14 +43,14 @@ def round_down(price: float, tick: float) -> float:
     """
     if not price / tick < MAX_COUNT:
         return price
-    return floor(price / tick + 1e-9) * tick
+    return ticks(floor(price / tick + 1e-9), tick)
 
 
 def round_up(price: float, tick: float) -> float:
     """`price` on the tick grid, upwards."""
     if not price / tick < MAX_COUNT:
         return price
-    return ceil(price / tick - 1e-9) * tick
+    return ticks(ceil(price / tick - 1e-9), tick)
 
 
 def refuse_entry(p: Any, a: Any, rules: Any) -> int:

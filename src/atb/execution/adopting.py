@@ -29,11 +29,11 @@ def entries_for(
     """What to append for our orders among `orders`: intents of those not `known` by client id, all their executions (the
     ledger books each once), and their last state. In the order in which it happened."""
     ours = [order for order in orders if is_ours(order.client_order_id, account, order.symbol.id)]
-    by_venue_id = {order.venue_order_id: order for order in ours}
+    by_venue_id = {(order.symbol, order.venue_order_id): order for order in ours}  # which count by symbol, as trades do
     entries = [_intent(order, session_id) for order in ours if order.client_order_id not in known]
     entries += [
-        fill_entry(fill, session_id, by_venue_id[fill.venue_order_id].client_order_id)
-        for fill in fills if fill.venue_order_id in by_venue_id
+        fill_entry(fill, session_id, by_venue_id[fill.symbol, fill.venue_order_id].client_order_id)
+        for fill in fills if (fill.symbol, fill.venue_order_id) in by_venue_id
     ]  # fmt: skip
     entries.sort(key=lambda entry: (entry.at, entry.kind != "intent"))
     return entries + [_state(order, session_id) for order in _by_time(ours)]

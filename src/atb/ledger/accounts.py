@@ -22,19 +22,22 @@ class AccountRow(NamedTuple):
     market: str
     environment: str
     quote: str
+    key_identity: str
+    created: str  # seconds since 1970, as Postgres writes them: a time that Python does not know must not stop anybody
 
 
 TAKE = (
     "UPDATE authority SET epoch = GREATEST(epoch + 1, %s), holder = %s, heartbeat_at = now(), expires_at = NULL "
     "WHERE account_id = %s RETURNING epoch"
 )
+# Of a session that waits for a row: whoever has it, or is before it in the queue for it. Only the lock manager knows: the
+# row's xmax may be a multixact, whose number may be that of somebody's transaction.
 END_BLOCKERS = (
-    "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE relation = 'authority'::regclass AND granted "
-    "AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid() UNION ALL "
-    "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE relation = 'authority'::regclass AND granted "
-    "AND mode = 'RowShareLock' AND pid <> pg_backend_pid()"
+    "SELECT pg_terminate_backend(blocker, 5000) FROM pg_locks w, unnest(pg_blocking_pids(w.pid)) AS blocker "
+    "WHERE w.pid = %s AND NOT w.granted AND w.locktype IN ('transactionid', 'tuple')"
 )
-COLUMNS = "id, name, venue, market, environment, quote"
+LOOK_EVERY_S = 0.05
+COLUMNS = "id, name, venue, market, environment, quote, key_identity, extract(epoch FROM created_at)::text"
 
 
 def open_account(
@@ -68,7 +71,7 @@ def take_authority(
 ) -> int:
     """Fence whoever holds the account: a higher epoch, in the name of `holder`. Returns the epoch.
 
-    `insist`: end the connection of whoever holds the lock, such as an engine that hangs in the middle of an append.
+    `insist`: end the connection of whoever holds the account's lock, such as an engine that hangs in the middle of an append.
     It is max(old + 1, unix time): a restored backup never goes back to an epoch that was used after it was made.
     """
     import psycopg
@@ -80,13 +83,28 @@ def take_authority(
         connection.rollback()
         if not insist:
             raise
-        connection.execute(END_BLOCKERS)
-        connection.commit()
-        row = connection.execute(TAKE, values).fetchone()
+        row = _take_by_force(connection, values)
     connection.commit()
     if row is None:
         raise DatabaseError(f"There is no account {account_id} in this database.", "See: atb db sessions")
     return int(row[0])
+
+
+def _take_by_force(connection: Connection[Any], values: tuple[int, str, int]) -> tuple[Any, ...] | None:
+    """TAKE, while another connection ends those it waits for: they are writers of this account, and of no other."""
+    from concurrent.futures import ThreadPoolExecutor, wait
+
+    import psycopg
+
+    info = connection.info
+    with (
+        psycopg.connect(info.dsn, password=info.password or None, autocommit=True) as watcher,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        taking = pool.submit(lambda: connection.execute(TAKE, values).fetchone())
+        while wait([taking], LOOK_EVERY_S).not_done:
+            watcher.execute(END_BLOCKERS, (info.backend_pid,))
+        return taking.result()
 
 
 def this_process() -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from atb.core.words import counted
 from atb.ledger import projections as tables
 from atb.ledger.accounts import AccountRow, all_accounts
 from atb.ledger.entries import Chained, Entry, digest, genesis
@@ -23,16 +25,31 @@ if TYPE_CHECKING:
 
 
 READ = (
-    "SELECT seq, epoch, id, kind, at, session_id, body, prev_hash, hash FROM entries WHERE account_id = %s ORDER BY seq"
+    "SELECT seq, epoch, id, kind, at, session_id, body, recorded_at, prev_hash, hash FROM entries "
+    "WHERE account_id = %s ORDER BY seq"
 )
-HALTS = (
-    "SELECT authority.halted, account_state.halted <> '' FROM authority JOIN account_state USING (account_id) "
-    "WHERE account_id = %s"
+AUTHORITY = (
+    "SELECT u.epoch, u.halted, u.halt_reason, coalesce(s.halted, '') FROM authority u "
+    "LEFT JOIN account_state s USING (account_id) WHERE account_id = %s"
 )
-MEND_HALT = (
-    "UPDATE authority SET halted = account_state.halted <> '', halt_reason = account_state.halted FROM account_state "
-    "WHERE authority.account_id = %s AND account_state.account_id = authority.account_id"
+# An epoch below that of an entry is raised above all that ever were: nobody keeps an authority that may be another's.
+MEND_AUTHORITY = (
+    "INSERT INTO authority (account_id, epoch) VALUES (%(id)s, 0) ON CONFLICT DO NOTHING",
+    "UPDATE authority SET epoch = GREATEST(%(epoch)s + 1, EXTRACT(epoch FROM now())::bigint) "
+    "WHERE account_id = %(id)s AND epoch < %(epoch)s",
+    "UPDATE authority u SET halted = s.halted <> '', halt_reason = s.halted FROM account_state s "
+    "WHERE u.account_id = %(id)s AND s.account_id = u.account_id",
 )
+STRAYS = " UNION ALL ".join(
+    f"SELECT '{name}', account_id, count(*) FROM {name} WHERE account_id NOT IN (SELECT id FROM accounts) "
+    "GROUP BY account_id"
+    for name in ("entries", "authority", *(table.name for table in tables.ALL))
+)
+NUMBERS = (
+    "SELECT last_value + is_called::int, (SELECT max(id) FROM trading_sessions) FROM trading_sessions_id_seq "
+    "WHERE last_value + is_called::int <= (SELECT max(id) FROM trading_sessions)"
+)
+MEND_NUMBERS = f"SELECT setval('trading_sessions_id_seq', highest) FROM ({NUMBERS}) AS found (next, highest)"
 SHOWN = 20  # differences of a table that are told one by one
 
 Expected = dict[str, dict[Row, Row]]  # by table and key
@@ -44,6 +61,10 @@ class Problem(NamedTuple):
     account: str
     place: str
     message: str
+
+    @property
+    def said(self) -> str:
+        return f"{self.account}, {self.place}: {self.message}"
 
 
 class Audit(NamedTuple):
@@ -60,17 +81,41 @@ def audit(connection: Connection[Any], account: AccountRow) -> Audit:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         chain, expected, problems = _unfolded(connection, account)
         if not problems:
-            problems = [*_differences(connection, account, expected), *_halt_problems(connection, account)]
+            problems = list(_differences(connection, account, expected))
+            problems += [
+                Problem(account.name, "authority", text) for text in _wrong_authority(connection, account, chain)
+            ]
     return Audit(len(chain), sum(c.entry.kind == "fill" for c in chain), problems)
 
 
-def _halt_problems(connection: Connection[Any], account: AccountRow) -> list[Problem]:
-    """The halt stands beside the account's authority, too, where it is read with the lock."""
-    row = connection.execute(HALTS, (account.id,)).fetchone()
-    if row is None or row[0] == row[1]:
-        return []
-    told = "halted" if row[1] else "not halted"
-    return [Problem(account.name, "authority", f"By the ledger the account is {told}, here it is the other way round.")]
+def audit_common(connection: Connection[Any]) -> list[Problem]:
+    """What belongs to no account that is there, and whether the next session's number is free."""
+    rows = connection.execute(f"{STRAYS} ORDER BY 2, 1").fetchall()
+    out = [
+        Problem(f"account {number}", name, f"{counted(count, 'row')} of an account that is gone.")
+        for name, number, count in rows
+    ]
+    for number, highest in connection.execute(NUMBERS).fetchall():
+        text = f"the next session would be number {number}, but there is a session {highest} already."
+        out.append(Problem("sessions", "trading_sessions_id_seq", text))
+    connection.rollback()
+    return out
+
+
+def _wrong_authority(connection: Connection[Any], account: AccountRow, chain: list[Chained]) -> Iterator[str]:
+    """The epoch is above all that entries have; the halt stands here, too, where it is read with the lock."""
+    row = connection.execute(AUTHORITY, (account.id,)).fetchone()
+    if row is None:
+        yield "its row is missing."
+        return
+    epoch, halted, reason, told = row
+    last = max(chain, key=lambda link: link.epoch, default=None)
+    if last is not None and epoch < last.epoch:
+        yield f"epoch is {epoch}, but entry {last.seq} ({last.entry.id}) was written at epoch {last.epoch}."
+    if halted != bool(told):
+        yield f"By the ledger the account is {'halted' if told else 'not halted'}, here it is the other way round."
+    elif reason != told:
+        yield f"halt_reason is {reason!r}, by the ledger {told!r}."
 
 
 def _unfolded(connection: Connection[Any], account: AccountRow) -> tuple[list[Chained], Expected, list[Problem]]:
@@ -87,7 +132,7 @@ def _unfolded(connection: Connection[Any], account: AccountRow) -> tuple[list[Ch
 
 def _chain_problems(connection: Connection[Any], account: AccountRow, chain: list[Chained]) -> list[Problem]:
     """What is wrong with the chain, or missing at its end: account_state knows how long it was."""
-    texts = list(broken_links(chain, account.id))
+    texts = list(broken_links(chain, account))
     row = connection.execute("SELECT seq FROM account_state WHERE account_id = %s", (account.id,)).fetchone()
     if row is not None and row[0] > len(chain) and not texts:
         texts = [f"Entry {len(chain) + 1} is missing: the last that was written is number {row[0]}."]
@@ -97,11 +142,37 @@ def _chain_problems(connection: Connection[Any], account: AccountRow, chain: lis
 def read_chain(connection: Connection[Any], account_id: int) -> list[Chained]:
     """All entries of an account in order, as they are stored."""
     connection.execute("SET LOCAL TimeZone = 'UTC'")
-    rows = connection.execute(READ, (account_id,), binary=True).fetchall()
+    rows = _fetched(connection, READ, account_id)
     return [
-        Chained(seq, epoch, Entry(name, kind, at, _body(text), session), text, prev_hash, stored)
-        for seq, epoch, name, kind, at, session, text, prev_hash, stored in rows
+        Chained(seq, epoch, Entry(name, kind, at, _body(text), session), text, recorded_at, prev_hash, stored)
+        for seq, epoch, name, kind, at, session, text, recorded_at, prev_hash, stored in rows
     ]
+
+
+def _fetched(connection: Connection[Any], query: str, account_id: int) -> list[Row]:
+    """All rows. A time that Python does not know (`infinity`, the year 20000) is the last one that it does."""
+    from psycopg import DataError
+
+    cursor = connection.cursor(binary=True)
+    try:
+        return cursor.execute(query, (account_id,)).fetchall()
+    except DataError:  # the lenient loader is slow, and only a meddler writes such a time
+        cursor.adapters.register_loader("timestamptz", _lenient_loader())
+        return cursor.execute(query, (account_id,)).fetchall()
+
+
+def _lenient_loader() -> Any:
+    from psycopg import DataError
+    from psycopg.types.datetime import TimestamptzBinaryLoader
+
+    class Lenient(TimestamptzBinaryLoader):
+        def load(self, data: Any) -> datetime:
+            try:
+                return super().load(data)
+            except DataError:
+                return datetime.max.replace(tzinfo=UTC)
+
+    return Lenient
 
 
 def _body(text: str) -> Any:
@@ -111,21 +182,31 @@ def _body(text: str) -> Any:
         return {}  # not what was written: its hash will tell
 
 
-def broken_links(chain: Iterable[Chained], account_id: int) -> Iterator[str]:
+def broken_links(chain: Iterable[Chained], account: AccountRow) -> Iterator[str]:
     """What is wrong with the chain, in words; the first fault only, for what follows it proves nothing."""
-    previous, seq = genesis(account_id), 0
+    previous, seq = genesis(account), 0
     for link in chain:
         if link.seq != seq + 1:
             yield f"Entry {seq + 1} is missing: after {seq} comes {link.seq} ({link.entry.id})."
             return
         if link.prev_hash != previous:
             what = "does not follow from the one before it: one was changed, removed or inserted"
-            yield f"Entry {link.seq} ({link.entry.id}) {what}."
+            yield f"Entry {link.seq} ({link.entry.id}) {what if seq else _not_of(account)}."
             return
-        if digest(previous, link.seq, link.epoch, link.entry, link.text) != link.hash:
+        if digest(previous, link.seq, link.epoch, link.entry, link.text, link.recorded_at) != link.hash:
             yield f"Entry {link.seq} ({link.entry.id}) was changed after it was written."
             return
         previous, seq = link.hash, link.seq
+
+
+def _not_of(account: AccountRow) -> str:
+    """What is wrong with a first entry: the account's facts stand before it in the chain."""
+    key = f" with key {account.key_identity}" if account.key_identity else ""
+    facts = f"{account.environment} {account.market} at {account.venue} in {account.quote}{key}"
+    return (
+        f"does not follow from the account's facts (number {account.id}, {account.name}, {facts}): its row in accounts "
+        "was changed, or this entry was"
+    )
 
 
 def expected_rows(account: AccountRow, chain: list[Chained]) -> Expected:
@@ -192,7 +273,7 @@ def _final_rows(account_id: int, chain: list[Chained], state: Account) -> Iterat
 def _differences(connection: Connection[Any], account: AccountRow, expected: Expected) -> Iterator[Problem]:
     for table in tables.ALL:
         should = expected[table.name]
-        rows = connection.execute(table.select, (account.id,), binary=True).fetchall()
+        rows = _fetched(connection, table.select, account.id)
         there = {row[: table.keys]: row for row in rows}
         if there == should:
             continue
@@ -237,7 +318,10 @@ def rebuild(connection: Connection[Any], account: AccountRow) -> Audit:
             connection.execute(f"DELETE FROM {table.name} WHERE account_id = %s", (account.id,))
         for table in tables.ALL:
             _copy(connection, table, expected[table.name].values())
-        connection.execute(MEND_HALT, (account.id,))
+        highest = max((link.epoch for link in chain), default=0)
+        for statement in MEND_AUTHORITY:
+            connection.execute(statement, {"id": account.id, "epoch": highest})
+        connection.execute(MEND_NUMBERS)
     return Audit(len(chain), sum(c.entry.kind == "fill" for c in chain), [])
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atb.core.errors import DatabaseError
 from atb.ledger import projections as tables
+from atb.ledger.accounts import COLUMNS as ACCOUNT
+from atb.ledger.accounts import AccountRow
 from atb.ledger.entries import Entry, check, encode, genesis
 from atb.ledger.fold import Account, latest_of
 from atb.ledger.projections import Projection
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 LOCK = (
-    "SELECT epoch, quote FROM authority JOIN accounts ON accounts.id = account_id WHERE account_id = %s "
+    f"SELECT epoch, quote, {ACCOUNT} FROM authority JOIN accounts ON accounts.id = account_id WHERE account_id = %s "
     "FOR UPDATE OF authority"
 )
 SESSIONS = f"""SELECT {", ".join(tables.SESSIONS.columns)} FROM trading_sessions WHERE id = ANY(%s) OR id =
@@ -58,13 +60,13 @@ def read_before(connection: Connection[Any], account_id: int, entries: Sequence[
     locked, there, *parts = (cursor.fetchall() for cursor in cursors)
     if not locked:
         raise DatabaseError(f"There is no account {account_id} in this database.", "See: atb db sessions")
-    epoch, quote = locked[0]
+    epoch, quote, *account = locked[0]
     for name, kind, text in there:
         _check_same(batch.pop(name), kind, json.loads(text))
     missing, state = list(batch.values()), _state(account_id, quote, *parts)
     keys = keys_to_fold_anew(state, missing)
     ours = _load_histories(connection, account_id, state, keys)
-    head = (parts[0][0][1], parts[0][0][2]) if parts[0] else (0, genesis(account_id))
+    head = (parts[0][0][1], parts[0][0][2]) if parts[0] else (0, genesis(AccountRow(*account)))
     return Before(epoch, head, state, missing, ours)
 
 

@@ -8,11 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atb.ledger.records import amount
+
+if TYPE_CHECKING:
+    from atb.ledger.accounts import AccountRow
+
+UNIX, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+BETWEEN = "\0"  # the parts of what is hashed: Postgres' text holds none, so no part can pass for two
 
 # kind: the fields of its body that must be there. All amounts are Decimal, all times aware.
 KINDS: Mapping[str, tuple[str, ...]] = {
@@ -47,13 +53,14 @@ class Chained(NamedTuple):
     epoch: int
     entry: Entry
     text: str
+    recorded_at: datetime
     prev_hash: bytes
     hash: bytes
 
 
-def genesis(account_id: int) -> bytes:
-    """What stands before an account's first entry: a chain belongs to its account."""
-    return hashlib.sha256(f"the ledger of account {account_id}".encode()).digest()
+def genesis(account: AccountRow) -> bytes:
+    """What stands before an account's first entry: a chain belongs to its account, and to all that is said of it."""
+    return hashlib.sha256(BETWEEN.join(["the ledger of account", *map(str, account)]).encode()).digest()
 
 
 def fill_id(symbol: str, side: str, venue_trade_id: str, market: str = "spot") -> str:
@@ -79,22 +86,26 @@ def _plain(value: Any) -> str:
 
 def utc_text(at: datetime) -> str:
     """`2024-05-01T12:00:00.000000Z`; a time without its zone is refused."""
-    if at.utcoffset() is None:
+    offset = at.utcoffset()
+    if offset is None:
         raise ValueError(f"{at} does not say its time zone.")
-    return at.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+    if offset:
+        at = at.astimezone(UTC)
+    return at.isoformat(timespec="microseconds")[:26] + "Z"
 
 
-def link(seq: int, epoch: int, entry: Entry, prev_hash: bytes) -> Chained:
+def link(seq: int, epoch: int, entry: Entry, prev_hash: bytes, recorded_at: datetime) -> Chained:
     """`entry` as number `seq` of its account's chain, after the entry whose hash is `prev_hash`."""
     text = encode(entry.body)
-    return Chained(seq, epoch, entry, text, prev_hash, digest(prev_hash, seq, epoch, entry, text))
+    hashed = digest(prev_hash, seq, epoch, entry, text, recorded_at)
+    return Chained(seq, epoch, entry, text, recorded_at, prev_hash, hashed)
 
 
-def digest(prev_hash: bytes, seq: int, epoch: int, entry: Entry, text: str) -> bytes:
-    """sha256 over everything an entry says, and the hash of the entry before it."""
-    session = "" if entry.session_id is None else entry.session_id
-    said = f"{seq}|{epoch}|{entry.id}|{entry.kind}|{utc_text(entry.at)}|{session}|{text}"
-    return hashlib.sha256(prev_hash + said.encode()).digest()
+def digest(prev_hash: bytes, seq: int, epoch: int, entry: Entry, text: str, recorded_at: datetime) -> bytes:
+    """sha256 over every column of an entry's row, and the hash of the entry before it."""
+    at, recorded = (entry.at - UNIX) // MICROSECOND, (recorded_at - UNIX) // MICROSECOND  # in half the time of a text
+    parts = (seq, epoch, entry.id, entry.kind, at, entry.session_id, text, recorded)
+    return hashlib.sha256(prev_hash + BETWEEN.join(map(str, parts)).encode()).digest()
 
 
 WORDS = (

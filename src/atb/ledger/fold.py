@@ -170,11 +170,19 @@ class Account(Holdings):
         self._mark(seq, entry, "fill", touched)
 
     def _book_in_place(self, fill: Fill, awaited: Awaited, touched: Touched) -> None:
-        """Where the record stood that it replaces: what was entered since then is another position."""
+        """Where the record stood that it replaces: what was entered since then is another position.
+
+        What was entered before this fill, and told after the record, comes before it: it is of the same position.
+        """
         self.awaited = None
         if (awaited.record.key, awaited.record.side) != (fill.key, fill.side) or awaited.replaced > fill.qty:
             raise ValueError(f"{fill.id} cannot be what was recorded as {awaited.record.id}.")
-        fill.place, fill.replaced = awaited.record.place, awaited.replaced
+        entered = [
+            other.place for other in self.history[fill.key]
+            if other.side != fill.side and not other.provisional and other.place > awaited.record.place
+            and other.at <= fill.at
+        ]  # fmt: skip
+        fill.place, fill.replaced = max(entered, default=awaited.record.place), awaited.replaced
         insort(self.history[fill.key], fill, key=lambda each: each.order)
         self._fold_anew(fill.key, awaited.before, touched)
 

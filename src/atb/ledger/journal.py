@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from decimal import localcontext
 from typing import TYPE_CHECKING, Any
 
-from atb.core.errors import AtbError, DatabaseError, Fenced, OutcomeUnknown, UsageError
+from atb.core.errors import AtbError, DatabaseError, DatabaseUnavailable, Fenced, OutcomeUnknown, UsageError
 from atb.ledger import projections as tables
 from atb.ledger.before import Before, read_before
 from atb.ledger.entries import Chained, Entry, link
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 Statements = list[tuple[str, Sequence[Any]]]
 
 INSERT_ENTRY = (
-    "INSERT INTO entries (account_id, seq, epoch, id, kind, at, session_id, body, prev_hash, hash) "
-    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+    "INSERT INTO entries (account_id, seq, epoch, id, kind, at, session_id, body, recorded_at, prev_hash, hash) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 )
 CONTROL = "UPDATE authority SET halted = coalesce(%s, halted), halt_reason = %s WHERE account_id = %s"
 _FENCED = "Account {} is at epoch {}, this process has {}: another has authority over it."
@@ -83,23 +84,32 @@ def _explained(error: Error, account_id: int) -> AtbError:
         )
     if state[:2] in ("22", "23") or isinstance(error, DataError):
         return UsageError(f"{where.capitalize()} refuses an entry: {first}")
-    if not state or state.startswith(("08", "57P")):
+    # A server that panics says why (a disk that is full, say), and not whether the commit had arrived by then.
+    if not state or state.startswith(("08", "57P")) or error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
         return OutcomeUnknown(
             f"The connection broke while {where} was written ({first}): whether it was is not known.",
             "Append the same entries again: an id is written once.",
         )
-    return DatabaseError(f"Nothing was written to {where}: {first}", "See the server's log, then try again.")
+    if state == "53100":
+        return DatabaseUnavailable(
+            f"Nothing was written to {where}: the disk of the database is full ({first}).",
+            "Make room on it, then do the same again.",
+        )
+    passes = state.startswith(("40", "53")) or state == "55P03"  # deadlock, out of something, a lock that is held
+    kind = DatabaseUnavailable if passes else DatabaseError
+    return kind(f"Nothing was written to {where}: {first}", "See the server's log, then try again.")
 
 
 def _chain(account_id: int, epoch: int, before: Before) -> list[tuple[Chained, Statements]]:
     """The entries at their places in the chain, each with the statements that write it and what follows from it."""
     head, state = before.head, before.state
     assets, prices = dict(state.assets), dict(state.prices)
+    now = datetime.now(UTC)
     written: list[tuple[Chained, Statements]] = []
     with localcontext(EXACT):
         for entry in before.missing:
             for each in with_replacements(state, entry, before.ours):
-                chained = link(head[0] + 1, epoch, each, head[1])
+                chained = link(head[0] + 1, epoch, each, head[1], now)
                 written.append((chained, _statements(account_id, chained, state)))
                 head = chained.seq, chained.hash
         state.finish()
@@ -119,8 +129,8 @@ def _chain(account_id: int, epoch: int, before: Before) -> list[tuple[Chained, S
 
 def _statements(account_id: int, chained: Chained, state: Account) -> Statements:
     """Fold one entry in; the statements that write it and the rows that it touched."""
-    seq, epoch, entry, text, prev_hash, digest = chained
-    values = (account_id, seq, epoch, entry.id, entry.kind, entry.at, entry.session_id, text, prev_hash, digest)
+    seq, epoch, entry, text, *rest = chained
+    values = (account_id, seq, epoch, entry.id, entry.kind, entry.at, entry.session_id, text, *rest)
     out: Statements = [(INSERT_ENTRY, values)]
     read = entry._replace(body=json.loads(text))  # what every later fold will see
     touched = state.apply(seq, read)

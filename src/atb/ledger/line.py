@@ -6,6 +6,7 @@ more it would make new ids, and book twice. So the same entries are appended aga
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 T = TypeVar("T")
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
 
 
 class Line:
@@ -64,21 +64,23 @@ class Line:
         return done
 
     def _again(self, began: float, lost: DatabaseError) -> None:
-        """Another connection; an error if there is none in time."""
-        wait_s = FIRST_WAIT_S
+        """Another connection; an error if there is none in time, or if each of them breaks."""
         self.connection.close()
-        while True:
-            try:
-                self.connection = connect(self.where)
-                return
-            except DatabaseError:
-                if time.monotonic() - began + wait_s > self.patience_s:
-                    hint = "Before typing it again, see what was booked: atb db trades, atb db positions"
-                    raise OutcomeUnknown(lost.what, hint) from None
-            time.sleep(wait_s)
-            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+        left_s = began + self.patience_s - time.monotonic()
+        unknown = OutcomeUnknown(
+            lost.what, "Before typing it again, see what was booked: atb db trades, atb db positions"
+        )
+        if left_s <= 0:
+            raise unknown
+        try:
+            self.connection = connect(self.where, patience_s=left_s)
+        except DatabaseError:
+            raise unknown from None
 
     def _tell(self, seconds: float, lost: DatabaseError) -> None:
+        import psycopg
+
         message = f"Back after {seconds:.1f} s, all is written once. {lost.what}"
         self.say(message)
-        record_event(self.connection, "warning", "ledger", "database_outage", message)
+        with contextlib.suppress(psycopg.Error):  # what was done is done: no error may say otherwise
+            record_event(self.connection, "warning", "ledger", "database_outage", message)

@@ -1,7 +1,8 @@
 """Which database was meant: the one that was used last by a command that changes something.
 
 A cron job that lost its environment finds atb's own database where a server was meant, and would check, back up or close the
-wrong one. So the last one is remembered, without its password, and a command that comes to another says so or refuses.
+wrong one. So the last one that was reached is remembered, without its password, and a command that comes to another says so
+or refuses.
 """
 
 from __future__ import annotations

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atb.core.errors import UsageError
-from atb.ledger.connect import Where, connect, explained
+from atb.ledger.connect import Where, explained
+from atb.ledger.reading import lost_connection, reading
 
 if TYPE_CHECKING:
     from psycopg import Connection, Error
 
 TIMEOUT_S = 60
-READING = ("SELECT", "WITH", "VALUES", "TABLE", "EXPLAIN", "SHOW")
+BY_CURSOR, AS_IT_IS = ("SELECT", "WITH", "VALUES", "TABLE"), ("EXPLAIN", "SHOW")
+CURSOR = "DECLARE answer NO SCROLL CURSOR FOR "
 NUMBERS = {20, 21, 23, 26, 700, 701, 1700}  # oids: int8, int2, int4, oid, float4, float8, numeric
 NUMERIC, BOOL, JSON_OIDS = 1700, 16, {114, 3802}
 
@@ -26,39 +29,66 @@ class Answer(NamedTuple):
     more: bool
 
 
-def ask(where: Where, sql: str, limit: int) -> Answer:
+class Statement(NamedTuple):
+    """text: as it was asked. prefix: what goes before it, CURSOR or nothing. The server's places in it count both."""
+
+    text: str
+    prefix: str
+
+
+def ask(where: Where, sql: str, limit: int, on_again: Callable[[str], None] = lambda _: None) -> Answer:
     """Run one reading statement in a read-only transaction; at most `limit` rows (0: all).
 
-    A UsageError for a statement that is wrong, writes, or is more than one.
+    A UsageError for a statement that is wrong, writes, or is more than one. `on_again` as in `reading`.
     """
     import psycopg
 
     statement = _only_reading(sql)
-    with connect(where, statement_timeout_s=TIMEOUT_S) as connection:
-        connection.read_only = True
+
+    def work(connection: Connection[Any]) -> Answer:
         _as_text(connection)
-        reader = _without_powers(connection, statement)
+        reader = _without_powers(connection, statement.text)
         try:
             return _run(connection, statement, limit)
         except psycopg.Error as error:
-            raise _wrong(error, statement, where, reader) from None
+            raise lost_connection(error, connection, where) or _wrong(error, statement, where, reader) from None
+
+    return reading(where, work, statement_timeout_s=TIMEOUT_S, on_again=on_again)
 
 
-def _only_reading(sql: str) -> str:
-    """The statement without what surrounds it. Comments before it are allowed."""
+def _only_reading(sql: str) -> Statement:
+    """The statement without what surrounds it. Comments and parentheses before it are allowed."""
     text = sql.strip().rstrip(";").rstrip()
-    bare = re.sub(r"\A(\s|--[^\n]*\n|/\*.*?\*/)*", "", text + "\n", flags=re.DOTALL).strip()
-    first = (re.match(r"\(*\s*([A-Za-z]+)", bare) or [""])[0].lstrip("( \n").upper()
+    bare = text[_first_word_at(text) :]
     if not bare:
         raise UsageError(
             "There is no statement.", "Such as: atb db query \"SELECT * FROM positions WHERE status = 'OPEN'\""
         )
-    if first not in READING:
+    word = (re.match("[A-Za-z]+", bare) or [""])[0].upper()
+    if word not in BY_CURSOR + AS_IT_IS:
         raise UsageError(
-            f"atb db query only reads; '{first or bare[:20]}' does not.",
+            f"atb db query only reads; '{word or bare[:20]}' does not.",
             "Corrections go through: atb db close-position. For everything else: atb db psql",
         )
-    return text
+    return Statement(text, CURSOR if word in BY_CURSOR else "")
+
+
+def _first_word_at(text: str) -> int:
+    """The place after the space, comments and parentheses that `text` begins with."""
+    at = 0
+    while gap := re.compile(r"[\s(]+|--[^\r\n]*|/\*").match(text, at):
+        at = _end_of_comment(text, at) if gap[0] == "/*" else gap.end()
+    return at
+
+
+def _end_of_comment(text: str, start: int) -> int:
+    """Where the comment that begins at `start` ends: such comments nest."""
+    depth = 0
+    for mark in re.compile(r"/\*|\*/").finditer(text, start):
+        depth += 1 if mark[0] == "/*" else -1
+        if depth == 0:
+            return mark.end()
+    return len(text)
 
 
 def _without_powers(connection: Connection[Any], statement: str) -> bool:
@@ -87,14 +117,11 @@ def _as_text(connection: Connection[Any]) -> None:
                 connection.adapters.register_loader(oid, TextLoader)
 
 
-def _run(connection: Connection[Any], statement: str, limit: int) -> Answer:
-    first = re.match(r"\W*(\w+)", re.sub(r"(--[^\n]*\n|/\*.*?\*/)", " ", statement, flags=re.DOTALL))
-    if first is not None and first[1].upper() in ("EXPLAIN", "SHOW"):
-        cursor = connection.execute(statement.encode(), prepare=True)
+def _run(connection: Connection[Any], statement: Statement, limit: int) -> Answer:
+    cursor = connection.execute((statement.prefix + statement.text).encode(), prepare=True)  # exactly one statement
+    if statement.prefix == "":
         rows, more = cursor.fetchall(), False
-    else:
-        # A cursor takes exactly one statement, and only so many rows travel as are shown.
-        connection.execute(b"DECLARE answer NO SCROLL CURSOR FOR " + statement.encode(), prepare=True)
+    else:  # only so many rows travel as are shown
         count = "ALL" if limit <= 0 else str(limit + 1)
         cursor = connection.execute(f"FETCH {count} FROM answer")
         rows = cursor.fetchall()
@@ -111,10 +138,7 @@ def _trimmed(value: str | None) -> str | None:
     return value.rstrip("0").rstrip(".") if value and "." in value else value
 
 
-PREFIX = len("DECLARE answer NO SCROLL CURSOR FOR ")
-
-
-def _wrong(error: Error, statement: str, where: Where, reader: bool) -> Exception:
+def _wrong(error: Error, statement: Statement, where: Where, reader: bool) -> Exception:
     """A UsageError with the place in the statement for what whoever wrote it can mend."""
     state = error.sqlstate or ""
     if state == "42501" and reader:
@@ -136,16 +160,15 @@ def _wrong(error: Error, statement: str, where: Where, reader: bool) -> Exceptio
     return UsageError(f"The statement is wrong: {message}.", "\n  ".join(hint for hint in hints if hint))
 
 
-def _place(error: Error, statement: str) -> str:
+def _place(error: Error, statement: Statement) -> str:
     """The line of the statement with a mark under the place."""
     if not error.diag.statement_position:
         return ""
-    at = int(error.diag.statement_position) - 1
-    at -= PREFIX if not statement.upper().startswith(("EXPLAIN", "SHOW")) else 0
-    before = statement[: max(at, 0)]
-    line = statement.splitlines()[before.count("\n")] if statement else ""
-    column = len(before.rpartition("\n")[2])
-    return f"{line}\n  {' ' * column}^"
+    at = int(error.diag.statement_position) - 1 - len(statement.prefix)
+    *above, before = statement.text[: max(at, 0)].split("\n")
+    line = statement.text.split("\n")[len(above)].rstrip()
+    space = re.sub(r"[^\t]", " ", before)
+    return f"{line}\n  {space}^"
 
 
 def as_json(answer: Answer) -> str:

@@ -26,7 +26,8 @@ class Fill:
     """One execution. `qty` is base, unsigned; `effective` is what later reversals have left of it.
 
     `place`: where it is folded among its symbol's fills, as a number of the chain. That is its own, unless it replaced a
-    record made by hand: then it stands where the record stood. `replaced`: how much of such records it has taken back.
+    record made by hand: then it stands where the record stood, or after what was entered before it and told later.
+    `replaced`: how much of such records it has taken back.
     """
 
     id: str

@@ -87,13 +87,14 @@ def _is_of(state: Account, record: Fill, entry: Entry) -> bool:
     """Whether an exchange's fill may be the exit that was recorded by hand as `record`.
 
     It must be of the same side, be made while that position was held, be made at most an hour after the record, before
-    any new entry, and not by an order that we placed after the record.
+    any new entry, and not by an order that we placed after the record. A purchase from before the record is no new
+    entry, even if it is told after it: after a crash, both may be.
     """
     if not record.provisional or record.effective == 0 or record.side != entry.body["side"]:
         return False
     entered_again = [
         other.at for other in state.history[record.key]
-        if other.side != record.side and not other.provisional and other.place > record.place
+        if other.side != record.side and not other.provisional and other.place > record.place and other.at > record.at
     ]  # fmt: skip
     begun = _begun(state, record)
     order = state.orders.get(entry.body.get("client_order_id", ""))

@@ -1,4 +1,4 @@
-"""Appending through a database's outages: what a process that runs for long uses instead of `append` alone.
+"""Appending and reading through a database's outages: what a process that runs for long uses instead of `append` alone.
 
 A connection may break at any moment of an append, also between commit and answer. The same entries are then appended
 again over another connection; their ids make that safe. What was down, and for how long, becomes an event.
@@ -6,19 +6,21 @@ again over another connection; their ids make that safe. What was down, and for 
 
 from __future__ import annotations
 
-import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from atb.core.errors import DatabaseError, Fenced
-from atb.ledger.connect import Where, pool
+from atb.core.errors import DatabaseError, DatabaseUnavailable
+from atb.ledger.connect import POOL_SIZE, Where, explained, pool
 from atb.ledger.entries import Chained, Entry
 from atb.ledger.journal import append
+from atb.ledger.patience import Patience
+from atb.ledger.reading import lost_connection
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
+T = TypeVar("T")
 
 
 def record_event(
@@ -33,48 +35,96 @@ def record_event(
 
 
 class SteadyJournal:
-    """One account's journal over a pool of connections; waits out an outage for up to `patience_s` seconds."""
+    """One account's journal over a pool of connections; waits out an outage for up to `patience_s` seconds.
+
+    `on_outage` is told of each attempt that failed. An error that waiting does not mend is raised at once.
+    """
 
     def __init__(
         self, where: Where, account_id: int, epoch: int, *, patience_s: float,
         on_outage: Callable[[DatabaseError], None] = lambda _: None,
     ) -> None:  # fmt: skip
-        self.account_id, self.epoch, self.patience_s, self.on_outage = account_id, epoch, patience_s, on_outage
+        self.where, self.account_id, self.epoch = where, account_id, epoch
+        self.patience_s, self.on_outage = patience_s, on_outage
         self.pool = pool(where)
+        self._untold: deque[str] = deque(maxlen=100)  # outages that are no event yet
 
     def append(self, entries: Sequence[Entry]) -> list[Chained]:
         """As `journal.append`. Fenced and refused entries are errors at once; a database that stays away one at last."""
-        from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+        return self._steadily(lambda connection: append(connection, self.account_id, self.epoch, entries))
 
-        began = time.monotonic()
-        failures: list[DatabaseError] = []
-        for attempt in Retrying(
-            retry=retry_if_exception_type(DatabaseError), stop=stop_after_delay(self.patience_s), reraise=True,
-            wait=wait_exponential(multiplier=FIRST_WAIT_S, max=LONGEST_WAIT_S),
-        ):  # fmt: skip
-            with attempt:
-                try:
-                    written = self._once(entries, began, failures)
-                except DatabaseError as error:
-                    failures.append(error)
-                    self.on_outage(error)
-                    raise
-        return written
+    def read(self, work: Callable[[Connection[Any]], T]) -> T:
+        """What `work` reads in one transaction; after an outage it begins again. What it writes is refused."""
 
-    def _once(self, entries: Sequence[Entry], began: float, failures: Sequence[DatabaseError]) -> list[Chained]:
-        with self.pool.connect() as pooled:
-            connection: Any = pooled.connection.driver_connection
+        def reader(connection: Connection[Any]) -> T:
+            connection.read_only = True
             try:
-                written = append(connection, self.account_id, self.epoch, entries)
-                if failures:
-                    message = (
-                        f"Back after {time.monotonic() - began:.1f} s and {len(failures)} attempts: {failures[0].what}"
-                    )
-                    record_event(connection, "warning", "ledger", "database_outage", message, self.account_id)
-            except (DatabaseError, Fenced):
-                pooled.invalidate()  # it may be dead: the next attempt gets another
-                raise
-        return written
+                return work(connection)
+            finally:
+                if not connection.closed:
+                    connection.rollback()
+                    connection.read_only = None
+
+        return self._steadily(reader)
 
     def close(self) -> None:
         self.pool.dispose()
+
+    def _steadily(self, work: Callable[[Connection[Any]], T]) -> T:
+        patience, failures = Patience(), list[DatabaseUnavailable]()
+        while True:
+            try:
+                done = self._once(work)
+                break
+            except DatabaseUnavailable as error:
+                failures.append(error)
+                self.on_outage(error)
+                if not patience.pause(self.patience_s):
+                    self._remember("The database stayed away for", patience, failures)
+                    raise
+        if failures:
+            self._remember("Back after", patience, failures)
+        self._tell()
+        return done
+
+    def _once(self, work: Callable[[Connection[Any]], T]) -> T:
+        """`work` over a connection of the pool. One that saw an error is not used again: it may be dead."""
+        import psycopg
+        from sqlalchemy.exc import DBAPIError
+        from sqlalchemy.exc import TimeoutError as NoneFree
+
+        try:
+            with self.pool.connect() as pooled:
+                connection: Any = pooled.connection.driver_connection
+                try:
+                    return work(connection)
+                except psycopg.Error as error:
+                    pooled.invalidate()
+                    raise lost_connection(error, connection, self.where) or error from None
+                except BaseException:
+                    pooled.invalidate()
+                    raise
+        except NoneFree:
+            what = f"All {POOL_SIZE} connections of this process to {self.where.shown} are in use."
+            raise DatabaseUnavailable(what) from None
+        except DBAPIError as error:  # of SQLAlchemy's own first statements on a connection
+            raise explained(error.orig or error, self.where) from None
+
+    def _remember(self, what: str, patience: Patience, failures: Sequence[DatabaseUnavailable]) -> None:
+        attempts = f"{len(failures)} failed attempt{'' if len(failures) == 1 else 's'}"
+        self._untold.append(f"{what} {patience.waited_s():.1f} s and {attempts}: {failures[0].what}")
+
+    def _tell(self) -> None:
+        """Write the events of past outages. What was done is done: if they cannot be written now, then later."""
+        import psycopg
+
+        while self._untold:
+            message = self._untold.popleft()
+            try:
+                self._write_event(message)
+            except (DatabaseError, psycopg.Error):
+                self._untold.appendleft(message)
+                return
+
+    def _write_event(self, message: str) -> None:
+        self._once(lambda c: record_event(c, "warning", "ledger", "database_outage", message, self.account_id))

@@ -19,10 +19,11 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from atb.core.errors import AtbError, DatabaseError, UsageError
 from atb.ledger.connect import Where, connect, explained, without_password
 from atb.ledger.embedded import tool
-from atb.ledger.version import revision_of
+from atb.ledger.version import REVISION, revision_of
 from atb.ops.backup_folder import PARTIAL, alone, explained_folder, free_name, log, remove_old, sync_folder
 from atb.ops.beside import contents, heads, tool_options
 from atb.ops.dump_file import DumpWriter, Manifest, check_dump
+from atb.ops.remembered import Look, Remembered
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -56,10 +57,11 @@ class Backup(NamedTuple):
     notes: list[str]
 
 
-def back_up(find: Callable[[], tuple[Where, Mapping[str, str]]], folder: Path, keep_days: int) -> Backup:
+def back_up(find: Callable[[], tuple[Where, Mapping[str, str]]], folder: Path, keep_days: int, home: Path) -> Backup:
     """Dump the database into `folder`. Whatever fails, the older backups stay; backup.log tells either way.
 
     `find` gives the database and the environment for its programs; that there is none is a failure to be logged, too.
+    `home`: where it is remembered what the ledger is.
     """
     if keep_days < 1:
         raise UsageError(f"--keep-days {keep_days} would keep nothing.", "Keep at least 1 day.")
@@ -69,7 +71,7 @@ def back_up(find: Callable[[], tuple[Where, Mapping[str, str]]], folder: Path, k
         try:
             with alone(folder):
                 where, environment = find()
-                done = _back_up(where, environment, folder, keep_days, now)
+                done = _back_up(where, environment, folder, keep_days, home, now)
         except BaseException as error:
             reason = error.what if isinstance(error, AtbError) else str(error) or type(error).__name__
             with suppress(OSError):  # the disk may be full: the error itself is what matters
@@ -80,13 +82,15 @@ def back_up(find: Callable[[], tuple[Where, Mapping[str, str]]], folder: Path, k
     return done
 
 
-def _back_up(where: Where, environment: Mapping[str, str], folder: Path, keep_days: int, now: datetime) -> Backup:
+def _back_up(
+    where: Where, environment: Mapping[str, str], folder: Path, keep_days: int, home: Path, now: datetime
+) -> Backup:
     for leftover in folder.glob(f".backup_*{PARTIAL}"):  # of a killed run: we hold the lock
         leftover.unlink()
     name = free_name(folder, now)
     partial = folder / f".{name}{PARTIAL}"
     try:
-        manifest = _write_dump(where, environment, partial)
+        manifest, remember = _write_dump(where, environment, partial, home)
         checked = check_dump(partial)
         assert checked.manifest == manifest
         path = folder / name
@@ -94,20 +98,27 @@ def _back_up(where: Where, environment: Mapping[str, str], folder: Path, keep_da
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(folder)
-    notes = _say_written(where, manifest)
+    notes = _say_written(where, manifest) + remember()
     removed = remove_old(folder, keep_days, now, path)
     rows = sum(count for count, _ in manifest.tables.values())
     return Backup(path, manifest.dump_id, manifest.made_at, path.stat().st_size, rows, removed, notes)
 
 
-def _write_dump(where: Where, environment: Mapping[str, str], path: Path) -> Manifest:
-    """One snapshot serves the dump and the manifest, so that they tell of the same moment."""
+def _write_dump(
+    where: Where, environment: Mapping[str, str], path: Path, home: Path
+) -> tuple[Manifest, Callable[[], list[str]]]:
+    """One snapshot serves the dump, the manifest and what is remembered, so that they tell of the same moment.
+
+    Returns the manifest, and what remembers that moment and gives notes.
+    """
     import psycopg
 
     try:
         with connect(where, statement_timeout_s=TIMEOUT_S) as connection:
+            memory = Remembered(connection, where, home)
             snapshot = _begin_snapshot(connection)
             manifest = _look(connection, where)
+            seen = memory.look(connection) if manifest.revision == REVISION else None
             with path.open("xb") as file:
                 os.fchmod(file.fileno(), 0o600)
                 _dump_into(file, where, environment, snapshot, manifest)
@@ -116,7 +127,17 @@ def _write_dump(where: Where, environment: Mapping[str, str], path: Path) -> Man
             connection.rollback()
     except psycopg.Error as error:
         raise explained(error, where) from None
-    return manifest
+    return manifest, lambda: [] if seen is None else _remember(memory, seen)
+
+
+def _remember(memory: Remembered, seen: Look) -> list[str]:
+    """Remember what was dumped, unless part of the ledger is gone: `atb db verify` must still find that."""
+    if seen.gone and seen.dump is None:
+        memory.notes.append(f"The ledger is not what it was: {seen.gone[0].said} See: atb db verify")
+    else:
+        memory.keep(seen.now)
+        memory.notes += [f"The ledger goes back to dump {seen.dump}: {problem.said}" for problem in seen.gone]
+    return memory.notes
 
 
 def _begin_snapshot(connection: Connection[Any]) -> str:

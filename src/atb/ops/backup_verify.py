@@ -132,9 +132,9 @@ def _compare_with_live(where: Where, beside: Beside) -> list[str]:
     lines = []
     try:
         with connect(where, statement_timeout_s=600) as live:
-            there = {account.name: account for account in all_accounts(live)}
+            there = {account.id: account for account in all_accounts(live)}
             for name, (seq, digest) in dumped.items():
-                lines.append(_compare_account(live, where, there.get(name) or ours[name], seq, digest))
+                lines.append(_compare_account(live, where, there.get(ours[name].id, ours[name]), seq, digest))
     except psycopg.Error as error:
         return [f"The live database cannot be compared, it may be the damaged one: {explained(error, where)}"]
     except DatabaseError as error:
@@ -150,7 +150,7 @@ def _compare_account(live: Connection[Any], where: Where, account: AccountRow, s
     ).fetchone()
     assert row is not None
     found, last = row
-    broken = next(broken_links(read_chain(live, account.id), account.id), None)
+    broken = next(broken_links(read_chain(live, account.id), account), None)
     if broken is not None:
         return f"{account.name}: the dump is good, THE LIVE DATABASE IS DAMAGED: {broken}"
     if found == digest:

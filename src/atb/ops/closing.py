@@ -82,6 +82,12 @@ class AtLastMark:
         return Execution(held.current_price, False, "paper, at the last mark")
 
 
+def _by_hand(account: AccountRow, price: Decimal) -> Execution:
+    """What an operator says. Of a paper account no exchange will ever tell anything else."""
+    provisional = account.environment != "paper"
+    return Execution(price, provisional, "recorded by hand" + (", provisional" if provisional else ""))
+
+
 class RecordOnly:
     """Nothing is sent: the operator closed and cancelled by hand. The exchange's own fills replace it later."""
 
@@ -94,7 +100,7 @@ class RecordOnly:
         price = self.prices.get(held.symbol, self.only)
         if price is None:
             raise UsageError(f"There is no price for {held.symbol}.", f"Add: --exit-price {held.symbol}=PRICE")
-        return Execution(price, True, "recorded by hand, provisional")
+        return _by_hand(held.account, price)
 
 
 class NothingIsSent:
@@ -163,9 +169,8 @@ def record_exit(
     row = line.connection.execute("SELECT epoch FROM authority WHERE account_id = %s", (held.account.id,)).fetchone()
     line.connection.rollback()
     assert row is not None
-    paper = held.account.environment == "paper"  # no exchange will ever tell of it
-    execution = Execution(price, not paper, "recorded by hand" + ("" if paper else ", provisional"))
-    may_be_booked = not paper and quantity is not None and not another
+    execution = _by_hand(held.account, price)
+    may_be_booked = execution.provisional and quantity is not None and not another
     body = _body(held, execution, qty, reason, evidence, fee_bps) | {"may_be_booked": may_be_booked}
     return _book(line, held, row[0], execution, body)
 
@@ -181,10 +186,10 @@ def fence_and_halt(line: Line, account: AccountRow, *, reason: str, evidence: st
 def close_all(
     line: Line, account: AccountRow, epoch: int, closer: Closer, *, reason: str, evidence: str,
     fee_bps: Decimal = DEFAULT_FEE_BPS,
-) -> tuple[list[Closed], list[tuple[Held, str]]]:  # fmt: skip
+) -> tuple[list[Closed], list[tuple[Held, AtbError]]]:  # fmt: skip
     """Close all that a fenced account holds. Returns what was closed, and what is held all the same, and why."""
     closed: list[Closed] = []
-    failed: dict[tuple[str, str], str] = {}
+    failed: dict[tuple[str, str], AtbError] = {}
     for held in line.surely(lambda connection: open_positions(connection, account)):
         try:
             execution = closer.close(held)
@@ -192,12 +197,12 @@ def close_all(
             closed.append(_book(line, held, epoch, execution, body))
         except AtbError as error:
             line.connection.rollback()
-            failed[held.market, held.symbol] = error.what
+            failed[held.market, held.symbol] = error
     if closer.orders_are_gone:
         _cancel(line, account, epoch, f"{reason}: {evidence}")
     still = line.surely(lambda connection: open_positions(connection, account))
     line.connection.rollback()
-    return closed, [(h, failed.get((h.market, h.symbol), "it is held still")) for h in still]
+    return closed, [(h, failed.get((h.market, h.symbol), Disagreement("it is held still."))) for h in still]
 
 
 def _body(

@@ -109,7 +109,7 @@ def closer_for(record_only: bool, exit_prices: Sequence[str]) -> Callable[[Accou
 def close_accounts(
     line: Line, accounts: Sequence[AccountRow], closer: Callable[[AccountRow], Closer], *, reason: str,
     evidence: str, fee_bps: Decimal,
-) -> tuple[list[Closed], list[tuple[Held, str]], list[AtbError]]:  # fmt: skip
+) -> tuple[list[Closed], list[tuple[Held, AtbError]], list[AtbError]]:  # fmt: skip
     """Fence and halt all accounts first, then close them; one that cannot be closed does not keep the others open.
 
     Returns what was closed, what is held all the same and why, and what went wrong with whole accounts. A UsageError
@@ -125,7 +125,7 @@ def close_accounts(
             failures.append(error)
     _check_prices(line.connection, list(epochs), closer)
     closed: list[Closed] = []
-    left: list[tuple[Held, str]] = []
+    left: list[tuple[Held, AtbError]] = []
     for account, epoch in epochs.items():
         done, undone = close_all(
             line, account, epoch, closer(account), reason=reason, evidence=evidence, fee_bps=fee_bps

@@ -58,7 +58,13 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise DataError(f"{path} is no text in UTF-8.", "Save it as CSV.") from None
-    reader = csv.DictReader(text.splitlines())
+    try:
+        return _checked_rows(path, csv.DictReader(text.splitlines()))
+    except csv.Error as error:
+        raise DataError(f"{path} is no CSV: {error}.") from None
+
+
+def _checked_rows(path: Path, reader: csv.DictReader[str]) -> list[tuple[int, dict[str, str]]]:
     missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
     if missing:
         raise DataError(
@@ -80,8 +86,8 @@ def _entry(account: AccountRow, path: Path, line: int, row: dict[str, str]) -> E
         side = row["side"].lower()
         if side not in ("buy", "sell"):
             raise UsageError(f"side is '{row['side']}', not buy or sell.")
-        if not row["trade_id"]:
-            raise UsageError("trade_id is empty.")
+        if not row["trade_id"] or "\0" in "".join(row.values()):
+            raise UsageError("trade_id is empty, or something has a NUL.")
         body: dict[str, Any] = {
             "symbol": symbol.id, "market": symbol.market, "side": side, "base": symbol.base,
             "qty": _above_zero(row, "qty"), "price": _above_zero(row, "price"), "venue_trade_id": row["trade_id"],

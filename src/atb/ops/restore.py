@@ -51,8 +51,13 @@ class Restored(NamedTuple):
     notes: list[str]
 
 
-def restore(where: Where, environment: Mapping[str, str], path: Path, migrate: Migrate) -> Restored:
-    """Put a dump in the place of the database. Refuses while a session is alive; a failure changes nothing."""
+def restore(
+    where: Where, environment: Mapping[str, str], path: Path, migrate: Migrate, *, force: bool = False
+) -> Restored:
+    """Put a dump in the place of the database. Refuses while a session is alive; a failure changes nothing.
+
+    `force`: go on where nobody can tell whether one is alive.
+    """
     dump = check_dump(path)
     database = database_name(where)
     if len(os.fsencode(database)) > LONGEST:
@@ -61,10 +66,10 @@ def restore(where: Where, environment: Mapping[str, str], path: Path, migrate: M
         _may_create(server, where, path)
         if not lock(server, f"restore {database}"):
             raise DatabaseError(f"Another restore of {database} runs: nothing was done.", "Wait until it has ended.")
-        notes = refuse_if_alive(server, where)
+        notes = refuse_if_alive(server, where, force=force)
         with restored(dump, where, environment, migrate, f"{database}_restore_") as (beside, report, left_out):
             _finish(dump, beside, where)
-            refuse_if_alive(server, where)
+            refuse_if_alive(server, where, force=force)
             kept = _swap(server, beside.name, database)
     with connect(where) as connection:
         check_schema(connection, where)
@@ -89,8 +94,8 @@ def _psql_line(where: Where, path: Path) -> str:
     return f"Or restore into it without a check: {reader} {path} | atb db psql -1 -v ON_ERROR_STOP=1"
 
 
-def refuse_if_alive(server: Connection[Any], where: Where) -> list[str]:
-    """A Fenced error if anybody trades on the database. Returns a note where that could not be asked."""
+def refuse_if_alive(server: Connection[Any], where: Where, *, force: bool = False) -> list[str]:
+    """A Fenced error if anybody trades on the database, a DatabaseError if that cannot be asked: with `force` a note."""
     import psycopg
 
     database = database_name(where)
@@ -105,9 +110,16 @@ def refuse_if_alive(server: Connection[Any], where: Where) -> list[str]:
     try:
         with connect(where) as connection:
             holders = connection.execute(HOLDERS, (YOUNG_S,)).fetchall()
+    except psycopg.errors.UndefinedTable:
+        return []  # without tables nobody trades on it
     except (psycopg.Error, DatabaseError) as error:
         reason = error.what if isinstance(error, DatabaseError) else explained(error, where).what
-        return [f"Whether a session is alive could not be asked: {reason}"]
+        if force:
+            return [f"Skipped (--force): whether a session is alive could not be asked. {reason}"]
+        raise DatabaseError(
+            f"Nothing was changed: whether a session is alive could not be asked. {reason}",
+            "Where you know that none is (pgrep -f 'atb live', on every host), skip that question: --force",
+        ) from None
     for account, holder, leased, young in holders:
         if leased or (young and _may_live(str(holder))):
             raise _alive(f"{holder or 'somebody'} holds account {account}")

@@ -10,7 +10,8 @@ that needs a millisecond for any answer, so candles are tried in these ways:
   dependence on these shows at the very candle where it is at work, however rare: a leak that acts on the next candle's
   jump meets a market that stands still. It is as many calls as a window and a gap have candles, not as there are candles.
 - *windows*: some exact windows alone, as in live trading, and each one whose patchwork cannot be answered.
-- *futures*: everything after a cut is replaced by a wild market that ends early, which also reaches what is far ahead.
+- *futures*: everything after a cut is replaced by a wild market that ends early, which also reaches what is far ahead,
+  where a patchwork may show the real candle of another window. It tries the candles before a cut, so there are many cuts.
 
 - *decimals*: some windows with the decimal scale that they alone have.
 

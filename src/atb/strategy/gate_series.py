@@ -27,13 +27,17 @@ VOLUMES = (0.05, 20.0)  # and for its volume: a candle without trades would be a
 def wild_future(candles: Candles, cut: int, factor: float, lookback: int) -> Candles:
     """Rows up to `cut` as they are, and after them a market of `factor` times the prices and volumes, up and down.
 
-    It also ends early, so that the number of candles differs and what lies far ahead is missing.
+    It also ends early, so that the number of candles differs and what lies far ahead is missing. Where it is dearer each
+    candle stands still: factors alone leave the shape of a candle, by which a jump would still be known.
     """
     series = candles.window(0, min(len(candles), cut + 1 + 3 * lookback + GAP))
     after = np.arange(len(series) - cut - 1)
     factors = np.ones(len(series))
     factors[cut + 1 :] = factor * _swing(after)
-    return series.replace(**{name: getattr(series, name) * factors for name in COLUMNS})
+    columns = {name: getattr(series, name) * factors for name in COLUMNS}
+    for name in PRICES if factor > 1.0 else ():
+        columns[name][cut + 1 :] = columns["close"][cut + 1 :]
+    return series.replace(**columns)
 
 
 def patchwork_points(start: int, stop: int, lookback: int, gap: int, phases: int | None = None) -> Iterator[Ints]:

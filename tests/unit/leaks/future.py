@@ -312,6 +312,16 @@ class FarAheadRarely(Planted):
         return np.where(np.abs(shifted(change, -140)) > 0.03, 1.0, np.sign(trend(candles, 20)))
 
 
+class FarAheadOfALongLookback(Planted):
+    """Reaches 200 candles ahead, where a jump of 6 % is to come: with such a lookback a patchwork shows it the real one."""
+
+    bars = 300
+
+    def view(self, candles: Candles) -> Any:
+        change = candles.close / candles.open - 1.0
+        return np.where(np.abs(shifted(change, -200)) > 0.06, 0.5, np.sign(trend(candles, 20)))
+
+
 class Sleeping(Planted):
     """Steps aside before the price is to triple, 140 candles ahead. It never did; it is a look-ahead all the same."""
 

@@ -78,6 +78,18 @@ class CountsCalls(Unstable):
         return np.sign(trend(candles, 20)) * (1.0 if self.calls % 2 else 0.5)
 
 
+class SecondThoughts(Unstable):
+    """Asked for the whole series a second time, it knows each next candle. What a run asked for first is honest."""
+
+    def view(self, candles: Candles) -> Any:
+        honest, asked = np.sign(trend(candles, 20)), vars(self).setdefault("asked", set())
+        if len(candles) <= 1_000:
+            return honest
+        again = candles.close.tobytes() in asked
+        asked.add(candles.close.tobytes())
+        return shifted(honest, -1) if again else honest
+
+
 class Random(Unstable):
     """Ties are broken by chance, without a seed."""
 
@@ -153,6 +165,7 @@ UNSTABLE = [
     DiaryOfTheModule,
     RareDiary,
     CountsCalls,
+    SecondThoughts,
     Random,
     SeededOnce,
     RandomWhenShort,

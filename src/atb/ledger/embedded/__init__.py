@@ -2,6 +2,7 @@
 
     server = start(home)     made on the first start; the same server for all who ask
     running(home)            the server, if there is one: a few milliseconds, starts nothing
+    living(home)             the same, also while it starts or ends
     stop(home)
 
 Everything is below `home/postgres`: `18/data` (pinned to its major version), `18/log`, and `pgpass` with the password.
@@ -78,9 +79,20 @@ def exists(home: Path) -> bool:
 def running(home: Path) -> Server | None:
     """The server that accepts connections now. Starts and creates nothing."""
     place = place_of(home)
-    with explained(place):
-        found = postmaster(place)
+    found = _found(place)
     return _server(place, found) if found is not None and found.status == "ready" else None
+
+
+def living(home: Path) -> Server | None:
+    """The server also while it starts, recovers or ends: who connects is told so, and may wait."""
+    place = place_of(home)
+    found = _found(place)
+    return _server(place, found) if found is not None and found.port else None
+
+
+def _found(place: Place) -> Postmaster | None:
+    with explained(place):
+        return postmaster(place)
 
 
 def _server(place: Place, found: Postmaster) -> Server:

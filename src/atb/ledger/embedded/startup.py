@@ -69,9 +69,12 @@ def _launch(place: Place, user: User | None, guard: int, password: str, on_note:
         if ready is not None:
             return ready
         where, text = log_since(place, marks)
-        if "Address already in use" not in text or attempt == _LOST_RACES - 1:
-            raise _failed(place, where, relevant_line(text))
-        port = choose_port(port, first_port, on_note, taken=port)
+        lost_port = "Address already in use" in text
+        # Whatever ended it without a word (the machine's memory, a stray signal) may not happen again.
+        if (text.strip() and not lost_port) or attempt == _LOST_RACES - 1:
+            raise _failed(place, where, relevant_line(text) or "it ended without a word")
+        if lost_port:
+            port = choose_port(port, first_port, on_note, taken=port)
     raise AssertionError("the last attempt returns or raises")
 
 

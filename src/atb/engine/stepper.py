@@ -1,0 +1,84 @@
+"""The loop one event at a time: executions as they are told, closes as they come. For live trading, and for its resume.
+
+    stepper = Stepper(markets, rules, balance=10_000.0)
+    reasons = stepper.close(open_ms, closes, signals)       # `positions` says what should be held from now on
+    stepper.executed(s, lots=3, value=150.0, fee=0.15, reason=ENTRY)
+    stepper.settled(s)                                      # the order is at its end: what it did not get is not wanted
+
+The functions are the kernel's own. Fed with the fills that `run` makes, at the times at which it makes them, the state after
+each close is that of `run`, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from atb.engine import kernel
+from atb.engine.book import Book, apply_fill
+from atb.engine.fills import close_position, enter_position, want_nothing
+from atb.engine.reasons import COUNT
+from atb.engine.records import Market, Rules, flat_position, fresh_account
+
+
+class Stepper:
+    """The state of S symbols that share one account. `decisions[code]` counts what was decided."""
+
+    def __init__(self, markets: Sequence[Market], rules: Rules, balance: float) -> None:
+        self.markets, self.rules = list(markets), rules
+        self.account = fresh_account(balance)
+        self.positions = [flat_position() for _ in self.markets]
+        self.decisions = [0] * COUNT
+        self.order = [0] * len(self.markets)
+
+    def close(self, open_ms: int, closes: Sequence[float], signals: Sequence[float]) -> list[int | None]:
+        """Mark the account at the closes of one candle of each symbol, and decide. NaN: the symbol has none.
+
+        Returns the reason code of each symbol's decision, None where it has none; the targets are in `positions`.
+        """
+        n, a, rules = len(self.markets), self.account, self.rules
+        kernel.held_first(n, self.positions, self.order, a)
+        close = [[value] for value in closes]
+        kernel.mark_close(0, n, open_ms, close, self.positions, self.order, self.markets, a, rules)
+        reasons: list[int | None] = [None] * n
+        for k, s in enumerate(self.order):
+            if closes[s] == closes[s]:
+                decide = kernel.decide_holding if k < a.open_positions else kernel.decide_flat
+                reason = decide(closes[s], signals[s], self.positions[s], self.markets[s], a, rules)
+                self.decisions[reason] += 1
+                reasons[s] = reason
+        return reasons
+
+    def executed(self, s: int, lots: int, value: float, fee: float, reason: int) -> None:
+        """A fill of `lots` (sales negative) of symbol s, worth `value` quote (signed alike), that cost `fee` quote.
+
+        It may be a part of what was asked for. A fill that closes the position ends what was asked for, too.
+        """
+        p, a, before = self.positions[s], self.account, self.positions[s].qty
+        book = apply_fill(Book(p.qty, p.cost, a.cash, a.realized, a.fees), lots, value, fee)
+        if book.qty == p.target_qty or book.qty == 0:
+            self._answered(s)
+        p.qty, p.cost = book.qty, book.cost
+        a.cash, a.realized, a.fees = book.cash, book.realized, book.fees
+        if before == 0 and p.qty > 0:
+            a.open_positions += 1
+        if lots > 0:
+            enter_position(p, self.markets[s])
+        elif p.qty == 0 and before > 0:
+            close_position(p, a, self.rules, reason)
+
+    def settled(self, s: int) -> None:
+        """The order for symbol s's target is at its end. What it did not get is not tried again."""
+        p = self.positions[s]
+        self._answered(s)
+        if p.qty == 0:
+            want_nothing(p)
+        p.target_qty = p.qty
+
+    def _answered(self, s: int) -> None:
+        """The symbol waits for no fill any more."""
+        p, a = self.positions[s], self.account
+        if p.target_qty > p.qty:
+            a.waiting_entries -= 1
+        elif p.target_qty < p.qty:
+            a.waiting_exits -= 1
+        p.waiting = 0.0

@@ -1,0 +1,98 @@
+"""One candle after the other: signals, the decision, what follows from it.
+
+The engine's state is a fold over the ledger (execution/state.py), so this only brings facts into the ledger: first the mark
+with the closes and signals that were seen (folding it is the decision), the decisions in words, and then what the executor does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from atb.core.money import lots_to_base, price_to_decimal
+from atb.core.timeframe import timeframe_ms
+from atb.engine.candles import Candles
+from atb.engine.reasons import REASON_NAMES
+from atb.execution.executor import Executor
+from atb.execution.state import TradingState
+from atb.ledger.entries import Entry
+from atb.strategy.contract import Strategy
+from atb.strategy.signals import compute_signals
+
+
+class Trader:
+    """Decides for the symbols of an executor's state. strategies: one a symbol, in the same order."""
+
+    def __init__(self, executor: Executor, strategies: Sequence[Strategy], timeframe: str) -> None:
+        self.executor, self.strategies, self.timeframe = executor, list(strategies), timeframe
+        self.length_ms = timeframe_ms(timeframe)
+
+    @property
+    def state(self) -> TradingState:
+        return self.executor.state
+
+    def close(self, open_ms: int, windows: Mapping[str, Candles]) -> None:
+        """Candles have closed: by symbol the window that ends with the one that opened at `open_ms`."""
+        signals = {name: self._signal(name, window) for name, window in windows.items()}
+        prices = {name: Decimal(repr(float(window.close[-1]))) for name, window in windows.items()}
+        body = {
+            "prices": prices, "why": "close", "open_ms": open_ms,
+            "signals": {name: repr(signal) for name, signal in signals.items()},
+        }  # fmt: skip
+        at = datetime.fromtimestamp((open_ms + self.length_ms) / 1000, UTC)
+        name = f"mark:{self.timeframe}:{open_ms}"
+        self.executor.append([Entry(name, "mark", at, body, self.executor.session_id)])
+        self.executor.append([*self._decisions(open_ms, at, signals), *self._levels(at)])
+        self.executor.cycle()
+
+    def look(self, at_ms: int) -> None:
+        """Between closes: book what happened, and protect what is held."""
+        before = self.state.seq
+        self.executor.cycle()
+        if self.state.seq != before:
+            levels = self._levels(datetime.fromtimestamp(at_ms / 1000, UTC))
+            if levels:
+                self.executor.append(levels)
+
+    def _signal(self, name: str, window: Candles) -> float:
+        s = next(i for i, t in enumerate(self.state.traded) if t.symbol.id == name)
+        return float(compute_signals(self.strategies[s], window)[-1])
+
+    def _decisions(self, open_ms: int, at: datetime, signals: Mapping[str, float]) -> list[Entry]:
+        """What was decided, for people and programs: nothing is folded from it."""
+        out = []
+        for s, traded in enumerate(self.state.traded):
+            reason, p, name = self.state.reasons[s], self.state.position(s), traded.symbol.id
+            if reason is None or name not in signals:
+                continue
+            tick = traded.rules.tick
+            body = {
+                "symbol": name, "timeframe": self.timeframe, "open_time": datetime.fromtimestamp(open_ms / 1000, UTC),
+                "signal": None if math.isnan(signals[name]) else signals[name], "reason": REASON_NAMES[reason],
+                "target_qty": lots_to_base(p.target_qty, traded.rules.lot), "stop": _price(p.stop, tick),
+                "take": _price(p.take, tick),
+            }  # fmt: skip
+            entry = Entry(f"decision:{name}:{self.timeframe}:{open_ms}", "decision", at, body, self.executor.session_id)
+            out.append(entry)
+        return out
+
+    def _levels(self, at: datetime) -> list[Entry]:
+        """Where stops and takes belong, where the books have them elsewhere."""
+        out = []
+        for s, traded in enumerate(self.state.traded):
+            symbol, p = traded.symbol, self.state.position(s)
+            held = self.state.books.positions.get((symbol.market, symbol.id))
+            if held is None or p.qty == 0:
+                continue
+            stop, take = _price(p.stop, traded.rules.tick), _price(p.take, traded.rules.tick)
+            if (stop, take) != (held.stop, held.take):
+                body = {"symbol": symbol.id, "market": symbol.market, "stop": stop, "take": take}
+                name = f"level:{symbol.id}:{self.state.seq}"
+                out.append(Entry(name, "level", at, body, self.executor.session_id))
+        return out
+
+
+def _price(level: float, tick: Decimal) -> Decimal | None:
+    return None if math.isnan(level) else price_to_decimal(level, tick)
