@@ -27,4 +27,8 @@ def test_the_fingerprint_tells_keys_apart_and_not_secrets() -> None:
 
 def test_a_text_that_repeats_it_is_masked() -> None:
     assert KEY.masked(f"bad key {KEY.id}, signed with {KEY.secret}") == "bad key ***, signed with ***"
+    pem = ApiKey(
+        "name", "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIAa3IDzxs4H16b4AOResSOlF\n-----END EC PRIVATE KEY-----"
+    )
+    assert pem.masked("EC PRIVATE KEY MHcCAQEEIAa3IDzxs4H16b4AOResSOlF") == "EC PRIVATE KEY ***"
     assert ApiKey("", "").masked("nothing to hide") == "nothing to hide"

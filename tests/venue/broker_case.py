@@ -9,14 +9,16 @@ from decimal import Decimal
 from pathlib import Path
 
 from atb.core.keys import ApiKey
+from atb.core.order_id import client_order_id
 from atb.core.orders import NewOrder
 from atb.core.types import Symbol
 from atb.venue.broker import Window
 from atb.venue.ccxt_session import Patience
-from tests.venue.exchange import Account, Exchange, Fault, Loopback
+from tests.venue.exchange import Account, Exchange, Fault, Loopback, coinbase
 
 NOW = 1_704_067_230_000  # 2024-01-01, in the middle of a minute
 BTC, ETH = Symbol("BTCUSDT", "BTC", "USDT"), Symbol("ETHUSDT", "ETH", "USDT")
+BTC_USD, ETH_USD = Symbol("BTC-USD", "BTC", "USD"), Symbol("ETH-USD", "ETH", "USD")
 PATIENCE = Patience(timeout_s=1.0, attempts=2, backoff_s=0.01, max_wait_s=0.5)
 
 
@@ -46,6 +48,20 @@ class Case:
 
     def window(self, length_ms: int = 2000, ago_ms: int = 0) -> Window:
         return Window(self.exchange.now_ms - ago_ms, length_ms)
+
+
+@contextlib.contextmanager
+def coinbase_desk(*faults: Fault, folder: Path | None = None) -> Iterator[Case]:
+    """At Coinbase; ids are of a candle that has just closed there."""
+    exchange = Exchange(NOW)
+    for name, price in (("BTC", "40000"), ("ETH", "2500")):
+        exchange.list(f"{name}-USD", name, "USD", price=price, lot="0.00000001", min_notional="1")
+    account = coinbase.open_account(exchange, "main", {"USD": "10000", "BTC": "1"})
+    exchange.clock.run()
+    minutes = (client_order_id("main", BTC_USD.id, NOW // 60_000 * 60_000, "entry", n) for n in range(1000))
+    with Loopback(exchange, *faults) as server:
+        yield Case(exchange, server, account, folder, minutes)
+    exchange.invariants()
 
 
 @contextlib.contextmanager

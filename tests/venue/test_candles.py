@@ -377,7 +377,7 @@ def test_rules_come_as_the_exchange_writes_them(venue: str) -> None:
         got = fetch_market_rules(venue, Symbol(*NAMES[venue]), base_url=server.url)
     source = {"binance": "binance exchangeInfo", "coinbase": "coinbase products"}[venue]
     today = time.strftime("%Y-%m-%d", time.gmtime())
-    most = {"binance": Decimal(120), "coinbase": None}[venue]
+    most = {"binance": Decimal(120), "coinbase": Decimal(9000)}[venue]
     assert got == MarketRules(
         NAMES[venue][0], Decimal(1), Decimal("1E-7"), Decimal(10), source, today, Decimal(1), most
     )

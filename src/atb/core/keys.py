@@ -6,6 +6,7 @@ import hashlib
 from typing import NoReturn
 
 HIDDEN = "***"
+_TELLING = 16  # letters of a secret in several lines that tell something of it; "PRIVATE" does not
 _SHOWN = 12  # hexadecimal digits: enough to tell one's keys apart, far too few to find a key from
 
 
@@ -31,9 +32,9 @@ class ApiKey:
 
     def masked(self, text: str) -> str:
         """`text` without either part, should an exchange or a library have repeated one."""
-        for part in (self.secret, self.id):
-            if part:
-                text = text.replace(part, HIDDEN)
+        for part in (self.secret, *self.secret.split(), self.id):
+            if len(part) >= _TELLING or part in (self.secret, self.id):
+                text = text.replace(part, HIDDEN) if part else text
         return text
 
 

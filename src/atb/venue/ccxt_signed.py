@@ -24,6 +24,7 @@ from atb.venue.fields import row, whole
 from atb.venue.rate_budget import Priority
 
 HINT = "Check the key, its rights and its list of addresses."
+UNSIGNED = "the key's secret cannot sign: it is not whole, or not of this exchange"
 LOOK_UP = "It is looked up by its client id before anything else is done."
 READ_WINDOW_MS = 5000  # a late answer to a question does no harm
 ORDERS_WINDOW_S = 10.0  # the shortest time in which Binance counts an account's orders
@@ -62,8 +63,10 @@ class SignedSession(Session):
         try:
             answer = self._call(endpoint, params)
         except ccxt_error() as error:
+            self._must_have_signed(what)
             raise self._judged(what, self._taken_apart(error, outer)) from None
         except Exception:  # noqa: BLE001  whatever it was, the order may be out
+            self._must_have_signed(what)
             raise self._unknown(what, "gave an answer that ccxt cannot read") from None
         try:
             return read(answer)
@@ -77,6 +80,11 @@ class SignedSession(Session):
         elif self.clock.is_old():
             with contextlib.suppress(ExchangeUnavailable, ExchangeRefused):
                 self.clock.measure()
+
+    def _must_have_signed(self, what: str) -> None:
+        """Raises where ccxt did not come to the point of sending anything."""
+        if self.client.last_request_url is None:
+            raise OrderRefused(f"{what}: nothing was sent, for {UNSIGNED}.", "barred", hint=HINT) from None
 
     def _judged(self, what: str, failure: Failure) -> OrderRefused | OrderUnknown:
         outcome, reason = outcome_of(failure)
@@ -110,10 +118,15 @@ class SignedSession(Session):
         except Trouble as trouble:
             if trouble.verdict is Verdict.CLOCK:
                 self.clock.doubt()
+            if (
+                self.client.last_request_url is None and trouble.verdict is not Verdict.CLOSED
+            ):  # closed: not asked at all
+                raise Trouble(Verdict.BARRED, f"was not asked, for {UNSIGNED}") from None
             raise
 
     def _call(self, endpoint: str, params: dict[str, Any]) -> Any:
         self._asked_s = time.monotonic()
+        self.client.last_request_url = None  # until ccxt has signed this one
         return super()._call(endpoint, params if endpoint.startswith(self.public) else self._stamped(params))
 
     def _stamped(self, params: dict[str, Any]) -> dict[str, Any]:

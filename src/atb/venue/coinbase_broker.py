@@ -157,8 +157,7 @@ class CoinbaseBroker:
         lot = self._listings.of(symbol).rules.lot
         pages = self._pages(what, ORDERS + "Fills", "fills", params, lambda one: read_fill(one, symbol, lot))
         found = {fill.venue_trade_id: fill for fill in pages}
-        since = datetime.fromtimestamp(since_ms / 1000, UTC)
-        return sorted((f for f in found.values() if f.at >= since), key=lambda f: (f.at, f.venue_trade_id))
+        return sorted(found.values(), key=lambda fill: (fill.at, fill.venue_trade_id))
 
     def balances(self) -> dict[str, Balance]:
         """An asset may lie in more than one wallet."""
