@@ -117,7 +117,9 @@ class Recomputed:
         if self.replacing and not provisional:
             records = [e for e in self.executions if (e.key, e.sign) == (key, sign) and self._is_exit_of(e, at, body)]
             if replaced := self._give(execution, records):
-                execution.slot = (replaced[0].slot[0], mine)
+                turn = replaced[0].slot[0]
+                before = [o.slot[0] for o in self._entered_after(replaced[0]) if o.at <= at]  # and told after it
+                execution.slot = (max(before, default=turn), mine)
         self.executions = sorted([*self.executions, execution], key=lambda e: e.slot)
         if [e for e in self.executions if e.key == key][-1] is execution:
             self.prices[key] = execution.price
@@ -153,12 +155,16 @@ class Recomputed:
                 held = after
         return begun
 
-    def _is_exit_of(self, e: Execution, at: datetime, body: Mapping[str, Any]) -> bool:
-        """Whether a fill at `at` can be what `e` records: of that position, not of a later one or a later order."""
-        later = [
-            o.at for o in self.executions
+    def _entered_after(self, e: Execution) -> list[Execution]:
+        """What was bought (of a long one) and comes after a record."""
+        return [
+            o for o in self.executions
             if (o.key, o.sign) == (e.key, -e.sign) and not o.provisional and o.slot[0] > e.slot[0]
         ]  # fmt: skip
+
+    def _is_exit_of(self, e: Execution, at: datetime, body: Mapping[str, Any]) -> bool:
+        """Whether a fill at `at` can be what `e` records: of that position, not of a later one or a later order."""
+        later = [o.at for o in self._entered_after(e) if o.at > e.at]
         begun, again = self._begun(e) or at, min(later, default=None)
         ordered = self.place.get(f"order {body.get('client_order_id')}", 0)
         in_time = begun <= at <= e.at + timedelta(hours=1) and (again is None or at < again)
