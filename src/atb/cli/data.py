@@ -189,7 +189,8 @@ def rules(
     if json:
         print_json(found)
     else:
-        print_table(list(found), [list(found.values())])
+        known = {name: value for name, value in found.items() if value is not None}
+        print_table(list(known), [list(known.values())])
     if said := remark(told, provider):
         warn(said)
 
