@@ -129,7 +129,10 @@ def test_nor_where_colour_is_not_wanted(shell: Shell) -> None:
 def test_an_oddity_of_the_settings_file_is_noted_once_and_does_no_harm(shell: Shell) -> None:
     shell.write(".env", "ATB_HOEM=x\n")
     ran = shell(*RUN, "--json", ok=True)
-    assert ran.err == f"Note: {shell.work}/.env, line 1: atb knows no ATB_HOEM. Nearest: ATB_HOME, ATB_CACHE, ATB_TESTNET.\n"
+    assert (
+        ran.err
+        == f"Note: {shell.work}/.env, line 1: atb knows no ATB_HOEM. Nearest: ATB_HOME, ATB_CACHE, ATB_TESTNET.\n"
+    )
     assert ran.json["schema"] == 1
 
 
