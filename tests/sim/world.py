@@ -12,7 +12,7 @@ from atb.core.types import Symbol
 from atb.engine.rules import make_rules
 from atb.execution.executor import Executor
 from atb.execution.session import Session, Wish, open_session
-from atb.execution.state import Traded
+from atb.execution.traded import Traded
 from atb.ledger.connect import Where
 from atb.ledger.entries import Chained, Entry
 from atb.live.trader import Trader

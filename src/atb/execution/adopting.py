@@ -66,8 +66,12 @@ def fill_entry(fill: SeenFill, session_id: int | None, client_order_id: str = ""
         body |= {"client_order_id": client_order_id, "reason": parsed.purpose if parsed else ""}
     if fill.fee_quote is not None:
         body["fee_quote"] = fill.fee_quote
-    name = fill_id(fill.symbol.id, fill.side, fill.venue_trade_id, fill.symbol.market)
-    return Entry(name, "fill", fill.at, body, session_id)
+    return Entry(fill_name(fill), "fill", fill.at, body, session_id)
+
+
+def fill_name(fill: SeenFill) -> str:
+    """The id of an execution's entry."""
+    return fill_id(fill.symbol.id, fill.side, fill.venue_trade_id, fill.symbol.market)
 
 
 def _state(order: SeenOrder, session_id: int | None) -> Entry:

@@ -8,27 +8,32 @@ again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from atb.core.errors import ExchangeRefused, ExchangeUnavailable
+from atb.core.money import floor_to
 from atb.core.order_id import client_order_id
 from atb.core.orders import FINAL, NewOrder, SeenFill, SeenOrder
+from atb.core.timeframe import moment
 from atb.engine.reasons import REASON_NAMES
-from atb.execution.adopting import fill_entry
-from atb.execution.plan import NOTHING, Step, Wanted, next_step
+from atb.execution.adopting import fill_entry, fill_name
+from atb.execution.bare import BareTime
+from atb.execution.offers import OFFSET, Told
+from atb.execution.plan import NOTHING, Step, Wanted, next_step, overdue
 from atb.execution.state import TradingState
 from atb.ledger.audit import READ
 from atb.ledger.entries import Chained, Entry
 from atb.ledger.records import FINAL_STATES, Order
-from atb.venue.broker import Broker, OrderUnknown, Window
+from atb.venue.broker import Broker, OrderRefused, OrderUnknown, Window
 
 T = TypeVar("T")
 WINDOW_MS = 2_000  # the exchange may take a request this long after its intent
 SETTLE_MS = 3_000  # after the window, until "not found" means "never arrived"
 NOT_TOLD = (ExchangeUnavailable, ExchangeRefused)  # of what only asks
-MOST_STEPS = 12  # in one cycle and symbol; a plan needs at most four
+MOST_STEPS = 12  # in one cycle and symbol; a plan needs at most five
 OVERLAP_MS = 3_600_000  # how far back fills are asked for again: clocks differ, and some are told late
 
 
@@ -67,10 +72,13 @@ class Executor:
 
     def __init__(
         self, broker: Broker, journal: Journal, state: TradingState, identity: str, session_id: int,
-        tell: Callable[[Event], None] = lambda _: None,
+        tell: Callable[[Event], None] = lambda _: None, stop_offset: Decimal = OFFSET,
     ) -> None:  # fmt: skip
         self.broker, self.journal, self.state = broker, journal, state
         self.identity, self.session_id, self.tell = identity, session_id, tell
+        self.told = Told(broker.features, stop_offset)
+        self.bare = BareTime()
+        self.no_entries: Callable[[], str] = lambda: ""  # why nothing new may be bought now
 
     # The ledger.
 
@@ -91,24 +99,49 @@ class Executor:
 
     def cycle(self) -> None:
         self.pull()
-        for s in range(len(self.state.traded)):
+        self.act()
+
+    def act(self) -> None:
+        """Do what is left to do, of all that this session trades."""
+        for s in range(self.state.count):
+            self.told.ask_again(s)
             self.carry_on(s)
 
     def pull(self) -> None:
         """Book what happened at the exchange: orders of unknown fate, executions, orders that came to their end."""
-        for s in range(len(self.state.traded)):
+        for s in range(self.state.count):
             self._find([o for o in self.state.working[s].values() if o.state in ("intent", "unknown")])
             if any(o.state in ("intent", "unknown") for o in self.state.working[s].values()):
                 continue  # a fill of an order that is not known yet would seem foreign
             self._book_fills(s)  # also of what somebody else sold
             self._book_ends(s)
 
+    def watch(self, last: Mapping[int, float]) -> None:
+        """Sell what should have been sold by an order that the exchange does not have. last: prices by symbol's index."""
+        for s, price in last.items():
+            reason = overdue(self.state, s, price)
+            if reason is not None:
+                self.get_out(s, REASON_NAMES[reason], f"the last price is {price!r}")
+                self.carry_on(s)
+
+    def get_out(self, s: int, reason: str, evidence: str) -> None:
+        """From now on nothing of symbol s is wanted. reason: that of the exit, as trades tell it."""
+        symbol = self.state.traded[s].symbol
+        body = {
+            "action": "exit", "symbol": symbol.id, "market": symbol.market, "reason": reason, "by": "engine",
+            "evidence": evidence,
+        }  # fmt: skip
+        name = f"exit:{symbol.id}:{self.state.seq + 1}"
+        self.append([Entry(name, "control", self._now(), body, self.session_id)])
+        self.tell(Event("warning", "exit", f"{symbol.id} is sold at the market ({reason}): {evidence}"))
+
     def carry_on(self, s: int) -> None:
         """Do what is left to do for symbol s, step by step, until nothing is or something must be waited for."""
         for _ in range(MOST_STEPS):
-            step = next_step(self.state, s, self.broker.features.pairs)
+            step = next_step(self.state, s, self.told.offers(s, self.state.held(s)))
             if step == NOTHING or not self._carry_out(s, step):
-                return
+                break
+        self._note_protection(s)
 
     def _carry_out(self, s: int, step: Step) -> bool:
         """Whether something changed, so that the plan may go on."""
@@ -117,12 +150,12 @@ class Executor:
         if step.cancel:
             cancelled = [self._cancel(s, order) for order in step.cancel]  # each, also after one that failed
             return all(cancelled)
-        return self._place(step.place)
+        return self._place(s, step.place)
 
     # Each of these ends with the outcome in the ledger.
 
-    def _place(self, wanted: Sequence[Wanted]) -> bool:
-        if self.state.books.halted and any(w.purpose == "entry" for w in wanted):
+    def _place(self, s: int, wanted: Sequence[Wanted]) -> bool:
+        if any(w.purpose == "entry" for w in wanted) and self._barred(wanted[0]):
             return False  # the next close forgets it
         named = [w.order._replace(client_order_id=self._name(w)) for w in wanted]
         window = Window(self.broker.now_ms(), WINDOW_MS)  # before the commit: a fence comes after it
@@ -137,13 +170,71 @@ class Executor:
             return False
         except ExchangeRefused as error:
             self._conclude(named, "rejected", error.what)
-            self.tell(Event("warning", "order_refused", f"{wanted[0].purpose} of {named[0].symbol.id}: {error.what}"))
-            return False
+            return self._refused(s, wanted, error)
         except ExchangeUnavailable as error:  # not sent, or certainly not taken
             self._conclude(named, "denied", error.what)
             return False
         recorded = [self._record(order) for order in seen]
         return all(recorded)
+
+    def _barred(self, entry: Wanted) -> bool:
+        why = f"the account is halted: {self.state.books.halted}" if self.state.books.halted else self.no_entries()
+        if why:
+            self.tell(Event("warning", "entry_blocked", f"{entry.order.symbol.id} is not bought: {why}"))
+        return bool(why)
+
+    def _refused(self, s: int, wanted: Sequence[Wanted], error: ExchangeRefused) -> bool:
+        """What follows from a refusal. Whether the plan may go on."""
+        reason = error.reason if isinstance(error, OrderRefused) else "refused"
+        purposes, symbol = {w.purpose for w in wanted}, wanted[0].order.symbol
+        self.tell(Event("warning", "order_refused", f"{wanted[0].purpose} of {symbol.id}: {error.what}"))
+        if "entry" in purposes:
+            return False
+        if reason == "insufficient_balance":
+            return self._sell_what_is_free(s, wanted[0].order.qty)
+        if reason in ("min_notional", "lot"):
+            self.told.too_little(s, self.state.held(s))
+        elif len(wanted) == 2:
+            self.told.no_pair(s)
+            return True
+        elif reason == "would_trigger" and "stop" in purposes:
+            self.get_out(s, REASON_NAMES[self.state.position(s).stop_reason], "the price is past the stop already")
+            return True
+        elif reason == "not_supported" and "stop" in purposes:
+            self.told.no_such_type(s, wanted[0].order.type)
+            return bool(self.told.offers(s, self.state.held(s)).stop_type)
+        if "stop" in purposes:
+            self.told.bare[s] = error.what
+        return False
+
+    def _sell_what_is_free(self, s: int, asked: Decimal) -> bool:
+        """Less is there than the books say, or something else has it locked: protect what there is."""
+        traded = self.state.traded[s]
+        try:
+            balance = self.broker.balances().get(traded.symbol.base)
+        except NOT_TOLD:
+            return False
+        free = floor_to(balance.free, traded.rules.lot) if balance else Decimal(0)
+        if free >= asked:
+            return False
+        self.told.at_most(s, free)
+        base = traded.symbol.base
+        what = (
+            f"{self.state.held(s).normalize():f} {base} are held by the books, and {free:f} of them are free to be sold"
+        )
+        self.tell(Event("error", "less_is_free", f"{what}. See: atb live sync-balance"))
+        return free > 0
+
+    def _note_protection(self, s: int) -> None:
+        """How long what is held is without what should rest for it."""
+        state, now = self.state, self.broker.now_ms()
+        resting = {order.purpose for order in state.working[s].values() if order.state not in ("intent", "unknown")}
+        p = state.position(s)
+        missing = p.qty > 0 and p.stop == p.stop and "stop" not in resting
+        symbol = state.traded[s].symbol.id
+        passed_ms = self.bare.note(s, missing, max(state.filled_ms.get(s, 0), state.opened_ms) if missing else 0, now)
+        if passed_ms is not None:
+            self.tell(Event("info", "unprotected", f"{symbol} was without its stop for {passed_ms / 1000:.3f} s"))
 
     def _cancel(self, s: int, order: Order) -> bool:
         symbol = self.state.traded[s].symbol
@@ -197,15 +288,13 @@ class Executor:
         return self.broker.now_ms() > sent_ms + WINDOW_MS + SETTLE_MS
 
     def _book_fills(self, s: int) -> None:
-        symbol, books = self.state.traded[s].symbol, self.state.books
-        history = books.history.get((symbol.market, symbol.id), [])
-        since = round(history[-1].at.timestamp() * 1000) - OVERLAP_MS if history else 0
+        symbol, state = self.state.traded[s].symbol, self.state
+        since = max(state.filled_ms.get(s, 0) - OVERLAP_MS, state.opened_ms)
         try:
             fills = self.broker.fills(symbol, since)
         except NOT_TOLD:
             return
-        known = {fill.venue_trade_id for fill in history}
-        new = [self._filled(s, fill) for fill in fills if fill.venue_trade_id not in known]
+        new = [self._filled(s, fill) for fill in fills if fill_name(fill) not in state.booked[s]]
         if new:
             self.append(new)
 
@@ -271,4 +360,4 @@ class Executor:
         return names.get(purpose) or REASON_NAMES[codes[purpose]]
 
     def _now(self) -> datetime:
-        return datetime.fromtimestamp(self.broker.now_ms() / 1000, UTC)
+        return moment(self.broker.now_ms())

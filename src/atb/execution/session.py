@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from atb.core.timeframe import Clock
+from atb.core.errors import UsageError
+from atb.core.timeframe import Clock, moment
 from atb.engine.records import Rules
 from atb.execution.executor import Event, Executor, catch_up
-from atb.execution.state import Traded, TradingState
+from atb.execution.state import TradingState
+from atb.execution.traded import Traded, market_config
 from atb.ledger.accounts import AccountRow, next_session_id, open_account, take_authority
 from atb.ledger.connect import Where, connect
 from atb.ledger.entries import Entry
@@ -88,7 +90,7 @@ def open_session(
         connection.commit()
     journal = SteadyJournal(where, account.id, epoch, patience_s=patience_s)
     state = TradingState(wish.traded, wish.rules, wish.quote)
-    _replay(journal, state, wish, number, datetime.fromtimestamp(clock.now_ms() / 1000, UTC))
+    _replay(journal, state, wish, number, moment(clock.now_ms()))
     return Session(
         number, account, epoch, Executor(broker(state), journal, state, wish.identity, number, tell), journal
     )
@@ -97,6 +99,7 @@ def open_session(
 def _replay(journal: SteadyJournal, state: TradingState, wish: Wish, number: int, at: datetime) -> None:
     """Fold what is there; then the account's first money, if it is on paper and has none, and the beginning."""
     catch_up(journal, state)
+    _refuse_unmanaged(state, wish)
     entries = []
     if state.seq == 0 and wish.environment == "paper":
         deposit = {
@@ -105,7 +108,8 @@ def _replay(journal: SteadyJournal, state: TradingState, wish: Wish, number: int
         }  # fmt: skip
         entries.append(Entry("deposit:initial", "adjustment", at, deposit))
     rules = dict(zip((name for name, _ in Rules.fields), wish.rules.as_tuple(), strict=True))
-    config = json.dumps({**wish.config, "rules": rules}, sort_keys=True)
+    markets = [market_config(traded) for traded in wish.traded]
+    config = json.dumps({**wish.config, "rules": rules, "markets": markets}, sort_keys=True)
     opening = {
         "action": "open", "session_id": number, "strategy": wish.strategy, "mode": wish.environment,
         "symbols": " ".join(t.symbol.id for t in wish.traded), "timeframe": wish.timeframe, "config": config,
@@ -113,3 +117,16 @@ def _replay(journal: SteadyJournal, state: TradingState, wish: Wish, number: int
     entries.append(Entry(f"session:{number}", "session", at, opening, number))
     journal.append(entries)
     catch_up(journal, state)
+
+
+def _refuse_unmanaged(state: TradingState, wish: Wish) -> None:
+    """What an account holds is traded, or at least protected, by whoever trades it."""
+    left = [t.symbol.id for s, t in enumerate(state.traded) if s >= state.count and (state.held(s) or state.working[s])]
+    known = {(t.symbol.market, t.symbol.id) for t in state.traded}
+    left += [name for market, name in state.books.positions if (market, name) not in known]
+    if left:
+        names = ", ".join(left)
+        raise UsageError(
+            f"{wish.account} holds or has orders of {names}, which would be left without anybody to manage it.",
+            "Add: " + " ".join(f"--symbol {name}" for name in left) + ", or close it: atb db close-position",
+        )

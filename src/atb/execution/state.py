@@ -7,17 +7,20 @@ replaying. Candle closes are entries, too: a mark with the closes and the signal
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from math import nan
-from typing import Any, NamedTuple
+from typing import Any
 
 from atb.core.money import lots_to_base
+from atb.core.timeframe import in_ms
 from atb.core.types import MarketRules, Symbol
-from atb.engine.reasons import REASON_NAMES, SIGNAL
+from atb.engine.reasons import REASON_NAMES, SIGNAL, STOP_LOSS
 from atb.engine.records import Position, Rules
+from atb.engine.risk import round_down
 from atb.engine.rules import make_market
 from atb.engine.stepper import Stepper
+from atb.execution.traded import Traded, traded_from
 from atb.ledger.entries import Entry
 from atb.ledger.fold import Account
 from atb.ledger.records import FINAL_STATES, Key, Order
@@ -27,30 +30,27 @@ CODES = {name: code for code, name in sorted(REASON_NAMES.items(), reverse=True)
 TARGET_PURPOSES = ("entry", "exit", "partial")
 
 
-class Traded(NamedTuple):
-    """A symbol that a session trades, and what the exchange demands of its orders."""
-
-    symbol: Symbol
-    rules: MarketRules
-
-
 class TradingState:
-    """The engine's state of S symbols, beside the ledger's own fold of the same entries (`books`)."""
+    """The engine's state of S symbols, beside the ledger's own fold of the same entries (`books`).
+
+    The first `count` of `traded` are this session's. Behind them come those that only earlier sessions traded.
+    """
 
     def __init__(self, traded: Sequence[Traded], rules: Rules, quote: str) -> None:
         self.traded = list(traded)
+        self.count = len(self.traded)
         self.books = Account(quote)
         self.stepper = Stepper([make_market(t.rules) for t in self.traded], rules, 0.0)
         self.index = {(t.symbol.market, t.symbol.id): i for i, t in enumerate(self.traded)}
-        self.working: list[dict[str, Order]] = [
-            {} for _ in self.traded
-        ]  # orders that are not at their end, by client id
-        self.by_venue: dict[
-            tuple[Key, str], str
-        ] = {}  # client ids by symbol and the exchange's order id, which count by symbol
+        # Orders that are not at their end, by client id; and client ids by symbol and the exchange's own order id.
+        self.working: list[dict[str, Order]] = [{} for _ in self.traded]
+        self.by_venue: dict[tuple[Key, str], str] = {}
         self.last_open_ms: int | None = None
         self.reasons: list[int | None] = [None] * len(self.traded)  # of the decisions at the last close
         self.seq = 0
+        self.opened_ms = 0  # when the account began: what was done before is not its doing
+        self.booked: list[set[str]] = [set() for _ in self.traded]  # ids of the exchange's executions
+        self.filled_ms: dict[int, int] = {}  # by symbol the time of the latest of them
 
     def position(self, s: int) -> Position:
         return self.stepper.positions[s]
@@ -62,34 +62,39 @@ class TradingState:
         return position.qty if position is not None else ZERO
 
     def take(self, seq: int, entry: Entry) -> None:
-        """Take one entry in. Entries of symbols that this session does not trade change the books alone."""
+        """Take one entry in. Entries of symbols that no session has traded change the books alone."""
         s = self._traded(entry.body)
         before = self.held(s) if s is not None else ZERO
+        money = self._money()
         touched = self.books.apply(seq, entry)
         self.seq = seq
-        if entry.kind == "fill" and s is not None:
+        self.opened_ms = self.opened_ms or in_ms(entry.at)
+        if entry.kind == "fill" and s is not None and not entry.body.get("provisional"):
+            self.booked[s].add(entry.id)
+            self.filled_ms[s] = max(in_ms(entry.at), self.filled_ms.get(s, 0))
+        if touched.refolded:
+            self._corrected(touched.refolded, money, entry.body)
+        elif entry.kind == "fill" and s is not None:
             self._executed(s, before, ZERO if touched.closed else self.held(s), entry.body)
         for name in touched.orders:
             self._order(self.books.orders[name])
-        if entry.kind == "mark" and "signals" in entry.body:
-            self._close(entry.body)
-        elif entry.kind == "adjustment" and entry.body["asset"] == self.books.quote:
-            self._paid_in(float(Decimal(entry.body["amount"])))
-        elif entry.kind == "control" and entry.body["action"] == "resume":
-            self._resumed()
-        elif entry.kind == "session" and entry.body["action"] == "open":
-            self._follow(json.loads(entry.body.get("config") or "{}"))
+        if entry.kind in ("mark", "adjustment", "control", "session", "level"):
+            getattr(self, f"_{entry.kind}")(s, entry.body)
 
     def waits(self, s: int) -> bool:
         """Whether an order for the target of symbol s is under way."""
         return any(order.purpose in TARGET_PURPOSES for order in self.working[s].values())
 
-    def _close(self, body: Mapping[str, Any]) -> None:
+    # What one kind of entry means for the engine. All see the same arguments.
+
+    def _mark(self, s: int | None, body: Mapping[str, Any]) -> None:
         """Mark and decide, by what a mark says: open_ms, and by symbol the closes and signals (texts of floats).
 
         No decision for a symbol whose last one is not carried out yet: an order under way, or something still to be sold.
         An entry that was never sent is not wanted any more.
         """
+        if "signals" not in body:
+            return
         prices, signals = body["prices"], body["signals"]
         closes = [nan] * len(self.traded)
         for s, name in enumerate(t.symbol.id for t in self.traded):
@@ -106,13 +111,94 @@ class TradingState:
         found = [float(signals.get(t.symbol.id, "nan")) for t in self.traded]
         self.reasons = self.stepper.close(self.last_open_ms, closes, found)
 
-    def _follow(self, config: Mapping[str, Any]) -> None:
+    def _adjustment(self, s: int | None, body: Mapping[str, Any]) -> None:
+        if body["asset"] != self.books.quote:
+            return
+        a, amount = self.stepper.account, float(Decimal(body["amount"]))
+        before = a.equity
+        a.cash += amount
+        a.equity += amount
+        if body["type"] == "funding":  # earned or lost, like a trade
+            a.realized += amount
+            return
+        # What is paid in or out is neither profit nor loss: the peak keeps its distance in proportion.
+        share = a.equity / before if before > 0 and a.equity > 0 else 0.0
+        a.peak = a.peak * share if share else max(a.equity, 0.0)
+        a.day_equity = a.day_equity * share if share else a.equity
+
+    def _control(self, s: int | None, body: Mapping[str, Any]) -> None:
+        a = self.stepper.account
+        if body["action"] == "resume":  # the peak begins anew, or it would halt again at once
+            a.halted, a.peak = 0, a.equity
+        elif body["action"] == "exit" and s is not None:
+            self.stepper.want(s, 0, CODES.get(body["reason"], SIGNAL))
+
+    def _level(self, s: int | None, body: Mapping[str, Any]) -> None:
+        """The engine's own levels are known. An operator's is tighter, or it changes nothing."""
+        if s is None or not body.get("by") or body["stop"] is None:
+            return
+        p, stop = self.stepper.positions[s], float(Decimal(body["stop"]))
+        if p.qty > 0 and not p.stop >= stop:
+            p.stop, p.stop_reason = stop, STOP_LOSS
+
+    def _session(self, s: int | None, body: Mapping[str, Any]) -> None:
         """From here on the account was traded by these rules: what was decided then is folded by what counted then."""
+        config = json.loads(body.get("config") or "{}") if body["action"] == "open" else {}
         if "rules" in config:
             self.stepper.rules = Rules(**config["rules"])
+        for known in config.get("markets", ()):
+            self._trade_by(*traded_from(known))
+
+    def _trade_by(self, symbol: Symbol, rules: MarketRules) -> None:
+        """A symbol that this or an earlier session trades, and what the exchange demanded of it then."""
+        s = self.index.get((symbol.market, symbol.id))
+        if s is None:
+            self.index[symbol.market, symbol.id] = len(self.traded)
+            self.traded.append(Traded(symbol, rules))
+            self.working.append({})
+            self.booked.append(set())
+            self.reasons.append(None)
+            self.stepper.add(make_market(rules))
+            return
+        if rules.lot != self.traded[s].rules.lot:
+            self.stepper.regrid(s, int(self.held(s) // rules.lot), float(self.traded[s].rules.lot / rules.lot))
+        self.traded[s] = Traded(symbol, rules)
+        self.stepper.markets[s] = make_market(rules)
 
     def _traded(self, body: Mapping[str, Any]) -> int | None:
         return self.index.get((body.get("market", "spot"), body.get("symbol", "")))
+
+    # Fills.
+
+    def _money(self) -> tuple[Decimal, Decimal, Decimal]:
+        return self.books.cash, self.books.realized, self.books.fees
+
+    def _corrected(
+        self, keys: Collection[Key], money: tuple[Decimal, Decimal, Decimal], body: Mapping[str, Any]
+    ) -> None:
+        """Fills were folded anew: what was held, and what it cost, was something else than was thought."""
+        a = self.stepper.account
+        cash, realized, fees = (float(now - then) for now, then in zip(self._money(), money, strict=True))
+        a.cash, a.realized, a.fees = a.cash + cash, a.realized + realized, a.fees + fees
+        for key in keys:
+            s = self.index.get(key)
+            if s is None:
+                continue
+            held = self.books.positions.get(key)
+            lots = int(held.qty // self.traded[s].rules.lot) if held else 0
+            cost = float(held.cost * lots * self.traded[s].rules.lot / held.qty) if held and lots else 0.0
+            self.stepper.corrected(s, lots, cost, CODES.get(body.get("reason", ""), SIGNAL))
+            p = self.stepper.positions[s]
+            if held and lots and p.stop != p.stop and held.stop is not None:
+                p.stop, p.stop_reason = float(held.stop), STOP_LOSS
+            self._guard(s)
+
+    def _guard(self, s: int) -> None:
+        """What came to be held without a decision has a stop all the same, if the rules have one."""
+        p, rules = self.stepper.positions[s], self.stepper.rules
+        if p.qty > 0 and p.stop != p.stop and rules.stop_loss > 0.0:
+            p.stop = round_down(p.entry_price * (1.0 - rules.stop_loss), self.stepper.markets[s].tick)
+            p.stop_reason = STOP_LOSS
 
     def _executed(self, s: int, before: Decimal, after: Decimal, body: Mapping[str, Any]) -> None:
         """Whole lots are what can be traded: a fee that was taken in base leaves less than was bought."""
@@ -126,7 +212,10 @@ class TradingState:
             value, cost = (lots * market.lot) * price, float(Decimal(fee))
         else:  # what was paid for the lots, whatever the fee was taken from
             value, cost = float(after - before) * price, self._fee_in_quote(body, price)
-        self.stepper.executed(s, lots, value, cost, CODES.get(body.get("reason", ""), SIGNAL))
+        order = self.books.orders.get(body.get("client_order_id", ""))
+        asked = order is not None and order.purpose in TARGET_PURPOSES
+        self.stepper.executed(s, lots, value, cost, CODES.get(body.get("reason", ""), SIGNAL), asked=asked)
+        self._guard(s)
 
     def _fee_in_quote(self, body: Mapping[str, Any], price: float) -> float:
         """A fee in base is paid by what is missing from the lots already."""
@@ -146,17 +235,3 @@ class TradingState:
         self.working[s].pop(order.client_order_id, None)
         if order.purpose == "entry":  # what an exit did not get, it still wants
             self.stepper.settled(s)
-
-    def _paid_in(self, amount: float) -> None:
-        """What is paid in or out is neither profit nor loss: the peak keeps its distance in proportion."""
-        a, before = self.stepper.account, self.stepper.account.equity
-        a.cash += amount
-        a.equity += amount
-        share = a.equity / before if before > 0 and a.equity > 0 else 0.0
-        a.peak = a.peak * share if share else max(a.equity, 0.0)
-        a.day_equity = a.day_equity * share if share else a.equity
-
-    def _resumed(self) -> None:
-        """A halt that an operator ended: the peak begins anew, or it would halt again at once."""
-        a = self.stepper.account
-        a.halted, a.peak = 0, a.equity

@@ -15,7 +15,8 @@ from atb.engine.candles import Candles, Floats
 from atb.engine.records import Rules
 from atb.execution.executor import Event
 from atb.execution.session import Session, Wish, open_session
-from atb.execution.state import Traded, TradingState
+from atb.execution.state import TradingState
+from atb.execution.traded import Traded
 from atb.ledger.connect import Where
 from atb.live.parity import Parity, compare
 from atb.live.replay import Replay

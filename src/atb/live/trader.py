@@ -44,8 +44,9 @@ class Trader:
         at = datetime.fromtimestamp((open_ms + self.length_ms) / 1000, UTC)
         name = f"mark:{self.timeframe}:{open_ms}"
         self.executor.append([Entry(name, "mark", at, body, self.executor.session_id)])
-        self.executor.append([*self._decisions(open_ms, at, signals), *self._levels(at)])
-        self.executor.cycle()
+        decided = self._decisions(open_ms, at, signals)
+        self.executor.act()  # before they are written: the market moves on
+        self.executor.append([*decided, *self._levels(at)])
 
     def look(self, at_ms: int) -> None:
         """Between closes: book what happened, and protect what is held."""

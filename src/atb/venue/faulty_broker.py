@@ -15,13 +15,13 @@ from typing import TypeVar
 
 from atb.core.errors import ExchangeRefused, ExchangeUnavailable
 from atb.core.orders import WORKING, Balance, KeyRights, NewOrder, SeenFill, SeenOrder
+from atb.core.timeframe import moment
 from atb.core.types import MarketRules, Symbol
 from atb.venue.broker import OrderUnknown, Window
 from atb.venue.faults import CHANGING, Fault, FaultPlan
 from atb.venue.simulated_audit import AuditReport
 from atb.venue.simulated_book import Pieces, client_id_of
 from atb.venue.simulated_broker import WHOLE, SimulatedBroker
-from atb.venue.simulated_orders import moment
 
 T = TypeVar("T")
 Faults = dict[str, Fault]

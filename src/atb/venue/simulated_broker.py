@@ -21,7 +21,7 @@ from decimal import Decimal
 from typing import Self
 
 from atb.core.orders import Balance, KeyRights, NewOrder, SeenFill, SeenOrder
-from atb.core.timeframe import Clock
+from atb.core.timeframe import Clock, in_ms
 from atb.core.types import MarketRules, Symbol
 from atb.engine.fills import fill_value
 from atb.venue.broker import Window
@@ -29,7 +29,7 @@ from atb.venue.simulated_audit import Audit, AuditReport
 from atb.venue.simulated_book import Book, Pieces, Setup
 from atb.venue.simulated_market import Candle, Instrument, Span, market_price, next_price, resting_price, triggers
 from atb.venue.simulated_orders import STOPS, Resting, check_made, check_pair, in_lots, refuse
-from atb.venue.simulated_state import State, fill_from, fill_state, in_ms, order_from, order_state
+from atb.venue.simulated_state import State, fill_from, fill_state, order_from, order_state
 from atb.venue.simulated_wallet import Wallet
 
 AHEAD_MS = 1_000  # a request from further in the future is refused
