@@ -251,7 +251,7 @@ def plain_server(tmp_path: Path) -> Iterator[dict[str, str]]:
     user: dict[str, Any] = {}
     if os.geteuid() == 0:
         user = {"user": "postgres", "group": "postgres", "extra_groups": []}
-        for folder in (tmp_path, *tmp_path.parents[:2]):
+        for folder in (tmp_path, *tmp_path.parents[:3]):
             folder.chmod(0o755)
         shutil.chown(tmp_path, "postgres")
     options = f"-k {tmp_path} -c listen_addresses='' -c shared_preload_libraries=pg_stat_statements"
