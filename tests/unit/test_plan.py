@@ -122,7 +122,11 @@ def test_an_operators_stop_is_taken_when_it_is_tighter(books: Books) -> None:
 def test_where_there_are_only_stop_limits_the_limit_is_below_the_stop(books: Books) -> None:
     books.hold(take=120.0)
     (wanted,) = protection(books.state, 0, Offers(False, "stop_limit", Decimal("0.02")))
-    assert (wanted.order.type, wanted.order.stop_price, wanted.order.price) == ("stop_limit", Decimal(95), Decimal("93.1"))
+    assert (wanted.order.type, wanted.order.stop_price, wanted.order.price) == (
+        "stop_limit",
+        Decimal(95),
+        Decimal("93.1"),
+    )
     books.order("s", "stop", "sell", "1", "stop_limit", stop="95", price="94")
     assert step(books, Offers(False, "stop")) == NOTHING  # one that rests is as good
 
