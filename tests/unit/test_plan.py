@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from math import nan
+from typing import Any
 
 import pytest
 
@@ -32,7 +34,7 @@ class Books:
         self.state = TradingState([Traded(BTC, RULES)], make_rules(Policy(), 10, 5), "USDT")
         self.tell("adjustment", {"type": "deposit", "asset": "USDT", "amount": "10000", "reason": "r", "evidence": "e"})
 
-    def tell(self, kind: str, body: dict[str, object], name: str = "") -> None:
+    def tell(self, kind: str, body: Mapping[str, Any], name: str = "") -> None:
         seq = self.state.seq + 1
         self.state.take(seq, Entry(name or f"{kind}:{seq}", kind, AT, body))
 
