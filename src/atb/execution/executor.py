@@ -132,7 +132,7 @@ class Executor:
             "evidence": evidence,
         }  # fmt: skip
         name = f"exit:{symbol.id}:{self.state.seq + 1}"
-        self.append([Entry(name, "control", self._now(), body, self.session_id)])
+        self.append([Entry(name, "control", self.now(), body, self.session_id)])
         self.tell(Event("warning", "exit", f"{symbol.id} is sold at the market ({reason}): {evidence}"))
 
     def carry_on(self, s: int) -> None:
@@ -329,7 +329,7 @@ class Executor:
             "side": order.side, "type": order.type, "qty": order.qty, "price": order.price,
             "stop_price": order.stop_price, "purpose": purpose,
         }  # fmt: skip
-        return Entry(f"intent:{order.client_order_id}", "intent", self._now(), body, self.session_id)
+        return Entry(f"intent:{order.client_order_id}", "intent", self.now(), body, self.session_id)
 
     def _conclude(self, orders: Sequence[NewOrder], state: str, reason: str) -> None:
         for order in orders:
@@ -342,7 +342,7 @@ class Executor:
         """The same state again, later, is another fact: an order may be unknown, open, and unknown again."""
         count = self.state.seq + 1
         return Entry(
-            f"order:{body['client_order_id']}:{body['state']}:{count}", "order", self._now(), body, self.session_id
+            f"order:{body['client_order_id']}:{body['state']}:{count}", "order", self.now(), body, self.session_id
         )
 
     def _filled(self, s: int, fill: SeenFill) -> Entry:
@@ -359,5 +359,5 @@ class Executor:
         names = {"entry": "entry", "take": "take_profit", "emergency": "emergency_close"}
         return names.get(purpose) or REASON_NAMES[codes[purpose]]
 
-    def _now(self) -> datetime:
+    def now(self) -> datetime:
         return moment(self.broker.now_ms())

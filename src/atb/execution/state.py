@@ -23,7 +23,7 @@ from atb.engine.stepper import Stepper
 from atb.execution.traded import Traded, traded_from
 from atb.ledger.entries import Entry
 from atb.ledger.fold import Account
-from atb.ledger.records import FINAL_STATES, Key, Order
+from atb.ledger.records import FINAL_STATES, Key, Order, moment
 
 ZERO = Decimal(0)
 CODES = {name: code for code, name in sorted(REASON_NAMES.items(), reverse=True)}  # of two of a name, the lower
@@ -48,6 +48,9 @@ class TradingState:
         self.last_open_ms: int | None = None
         self.reasons: list[int | None] = [None] * len(self.traded)  # of the decisions at the last close
         self.seq = 0
+        self.signals: dict[str, float] = {}  # at the last close
+        self.decided_ms: int | None = None  # the close whose decisions were written down last
+        self.lowest = ZERO  # what the account was worth at the least since its peak
         self.opened_ms = 0  # when the account began: what was done before is not its doing
         self.booked: list[set[str]] = [set() for _ in self.traded]  # ids of the exchange's executions
         self.filled_ms: dict[int, int] = {}  # by symbol the time of the latest of them
@@ -78,7 +81,11 @@ class TradingState:
             self._executed(s, before, ZERO if touched.closed else self.held(s), entry.body)
         for name in touched.orders:
             self._order(self.books.orders[name])
-        if entry.kind in ("mark", "adjustment", "control", "session", "level"):
+        if touched.marks:
+            self.lowest = (
+                self.books.equity if self.books.equity == self.books.peak else min(self.lowest, self.books.equity)
+            )
+        if entry.kind in ("mark", "adjustment", "control", "session", "level", "decision"):
             getattr(self, f"_{entry.kind}")(s, entry.body)
 
     def waits(self, s: int) -> bool:
@@ -108,8 +115,12 @@ class TradingState:
                 self.stepper.settled(s)
             closes[s] = float(prices[name])
         self.last_open_ms = int(body["open_ms"])
-        found = [float(signals.get(t.symbol.id, "nan")) for t in self.traded]
+        self.signals = {name: float(signal) for name, signal in signals.items()}
+        found = [self.signals.get(t.symbol.id, nan) for t in self.traded]
         self.reasons = self.stepper.close(self.last_open_ms, closes, found)
+
+    def _decision(self, s: int | None, body: Mapping[str, Any]) -> None:
+        self.decided_ms = in_ms(moment(body["open_time"]))
 
     def _adjustment(self, s: int | None, body: Mapping[str, Any]) -> None:
         if body["asset"] != self.books.quote:
