@@ -24,7 +24,7 @@ from atb.execution.bare import BareTime
 from atb.execution.offers import OFFSET, Told
 from atb.execution.plan import NOTHING, Step, Wanted, next_step, overdue
 from atb.execution.state import TradingState
-from atb.ledger.audit import READ
+from atb.ledger.audit import read_chain
 from atb.ledger.entries import Chained, Entry
 from atb.ledger.records import FINAL_STATES, Order
 from atb.venue.broker import Broker, OrderRefused, OrderUnknown, Window
@@ -57,14 +57,8 @@ class Event(NamedTuple):
 
 def catch_up(journal: Journal, state: TradingState) -> None:
     """Fold the entries that are in the ledger and not yet in the state."""
-    query = READ.replace("WHERE account_id = %s", "WHERE account_id = %s AND seq > %s")
-
-    def entries(connection: Any) -> list[Any]:
-        connection.execute("SET LOCAL TimeZone = 'UTC'")
-        return list(connection.execute(query, (journal.account_id, state.seq)).fetchall())
-
-    for seq, _, name, kind, at, session, text, *_ in journal.read(entries):
-        state.take(seq, Entry(name, kind, at, json.loads(text), session))
+    for chained in journal.read(lambda connection: read_chain(connection, journal.account_id, state.seq)):
+        state.take(chained.seq, chained.entry)
 
 
 class Executor:
