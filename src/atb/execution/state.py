@@ -49,6 +49,7 @@ class TradingState:
             tuple[Key, str], str
         ] = {}  # client ids by symbol and the exchange's order id, which count by symbol
         self.last_open_ms: int | None = None
+        self.last_closes: list[tuple[int, float] | None] = [None] * len(self.traded)  # open time and close of each
         self.reasons: list[int | None] = [None] * len(self.traded)  # of the decisions at the last close
         self.seq = 0
 
@@ -96,6 +97,7 @@ class TradingState:
             p = self.stepper.positions[s]
             if name not in signals:
                 continue
+            self.last_closes[s] = int(body["open_ms"]), float(prices[name])
             if self.waits(s) or p.target_qty < p.qty:
                 p.last_close = float(prices[name])
                 continue
