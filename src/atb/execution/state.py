@@ -46,6 +46,7 @@ class TradingState:
         self.working: list[dict[str, Order]] = [{} for _ in self.traded]
         self.by_venue: dict[tuple[Key, str], str] = {}
         self.last_open_ms: int | None = None
+        self.last_closes: list[tuple[int, float] | None] = [None] * len(self.traded)  # open time and close of each
         self.reasons: list[int | None] = [None] * len(self.traded)  # of the decisions at the last close
         self.seq = 0
         self.signals: dict[str, float] = {}  # at the last close
@@ -108,6 +109,7 @@ class TradingState:
             p = self.stepper.positions[s]
             if name not in signals:
                 continue
+            self.last_closes[s] = int(body["open_ms"]), float(prices[name])
             if self.waits(s) or p.target_qty < p.qty:
                 p.last_close = float(prices[name])
                 continue
