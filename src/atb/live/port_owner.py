@@ -30,7 +30,8 @@ def _inodes(table: Path, port: int) -> list[str]:
 
 def _holds(folder: Path, sockets: set[str]) -> bool:
     try:
-        return any(_target(entry.path) in sockets for entry in os.scandir(folder))
+        with os.scandir(folder) as entries:
+            return any(_target(entry.path) in sockets for entry in entries)
     except OSError:  # another user's, or gone
         return False
 
