@@ -46,13 +46,9 @@ class SmallEngine:
         self.server.start()
         folder = self.home / "engines"
         folder.mkdir(parents=True, exist_ok=True)
-        told = {
-            "pid": os.getpid(),
-            "account": self.status.snapshot.about.account,
-            "session_id": 5,
-            "health_port": self.server.port,
-        }
-        (folder / f"{told['account']}.json").write_text(json.dumps(told))
+        account, port = self.status.snapshot.about.account, self.server.port
+        told = {"process": {"pid": os.getpid()}, "account": account, "session_id": 5, "health_port": port}
+        (folder / f"{os.getpid()}.json").write_text(json.dumps(told))
         self.screen.start()
         self.tell(Event("info", "started", "a small engine"))
         threading.Thread(target=self.loop, daemon=True).start()
@@ -73,8 +69,8 @@ class SmallEngine:
 
     def obey(self, word: str) -> None:
         now_ms = self.clock.now_ms()
-        if word == "freeze":
-            self.frozen = True
+        if word in ("freeze", "thaw"):
+            self.frozen = word == "freeze"
         elif word == "database":
             self.status.lost("database", f"connection refused, postgresql://trading_bot:{SECRET}@localhost", now_ms)
         elif word == "back":

@@ -28,6 +28,7 @@ from atb.live.port_owner import port_owner
 from tests.database import ROOT
 from tests.integration.shell import TIMEOUT_S, Shell
 from tests.integration.small_engine import SECRET
+from tests.integration.test_imports import HEAVY, imported
 
 
 class Engine:
@@ -157,6 +158,11 @@ def test_a_killed_engine_is_missed_although_another_one_is_well(engine: Engine, 
         assert shell("health", "check").code == 0
 
 
+def test_cron_imports_next_to_nothing(engine: Engine, tmp_path: Path) -> None:
+    modules = imported(Shell(tmp_path), "health", "check", "--port", engine.port)
+    assert not modules & {*HEAVY, "numpy", "pyarrow", "psycopg", "rich", "asyncio"}
+
+
 def test_no_engine_at_all(tmp_path: Path) -> None:
     port = free_port()
     ran = Shell(tmp_path)("health", "check", "--port", port)
@@ -165,14 +171,14 @@ def test_no_engine_at_all(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_an_engine_that_is_not_well(engine: Engine, tmp_path: Path) -> None:
-    for text in ("", "[]", '{"pid": 1}', '{"pid": 99999999999999999999, "account": "x"}', "\udcff"):
+    for text in ("", "[]", '{"process": 1}', '{"process": {"pid": 99999999999999999999}, "account": "x"}', "\udcff"):
         (tmp_path / "home/engines/broken.json").write_bytes(text.encode("utf-8", "surrogateescape"))
         ran = Shell(tmp_path)("health", "check")
         assert ran.code == 11 and "broken.json cannot be read" in ran.out and ran.out.count("✅") == 1
 
 
 def test_another_engine_on_the_port_is_not_taken_for_the_one_that_is_meant(engine: Engine, tmp_path: Path) -> None:
-    file = tmp_path / "home/engines/paper-account.json"
+    (file,) = (tmp_path / "home/engines").iterdir()
     file.write_text(json.dumps({**json.loads(file.read_text()), "account": "real-account", "session_id": 4}))
     ran = Shell(tmp_path)("health", "check")
     assert ran.code == 11

@@ -41,7 +41,7 @@ def check(
         int | None,
         typer.Option(help="Ask only what listens on this port.  [default: all engines, or port 8000]"),
     ] = None,
-    url: Annotated[str, typer.Option(help="Ask only this address: http://HOST:PORT/health.")] = "",
+    url: Annotated[str, typer.Option(help="Ask only this address: http://HOST:PORT/health.  [default: none]")] = "",
     timeout: Annotated[float, typer.Option(help="Seconds until no answer is one.", metavar="SECONDS")] = 5.0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -154,7 +154,7 @@ def _read(path: Path) -> Registered:
     """One that cannot be read is one that is not well, not one that is not there."""
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        pid, port = int(told["pid"]), int(told.get("health_port") or 0)
+        pid, port = int(told["process"]["pid"]), int(told.get("health_port") or 0)
         session, host = int(told.get("session_id") or 0), str(told.get("health_host") or "")
         return Registered(str(told["account"]), session, pid, port or None, host, _trouble(pid, port))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
