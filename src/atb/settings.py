@@ -23,6 +23,7 @@ PACKAGE = Path(__file__).parent
 NAMES = (  # that begin with ATB_
     "ATB_HOME",
     "ATB_CACHE",
+    "ATB_LOG_DIR",
     "ATB_BINANCE_API_URL",
     "ATB_BINANCE_WS_URL",
     "ATB_COINBASE_API_URL",
@@ -56,6 +57,7 @@ class Settings(NamedTuple):
     streams: Mapping[str, str] = MappingProxyType({})  # roots of WebSocket streams by venue, where not the real ones
     keys: Mapping[str, ApiKey] = MappingProxyType({})  # by venue; only whole ones
     enable_trading: bool = False  # ENABLE_TRADING: new entries with real money
+    log_dir: Path | None = None  # of trading.log, where it is not under home
 
     @property
     def candles(self) -> Path:
@@ -64,6 +66,10 @@ class Settings(NamedTuple):
     @property
     def market_rules(self) -> Path:
         return self.home / "market_rules.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.log_dir or self.home / "logs"
 
     @property
     def rates(self) -> Path:
@@ -122,6 +128,7 @@ def load_settings() -> Settings:
         streams=_roots(env, "WS_URL", ("ws", "wss")),
         keys=_keys(env),
         enable_trading=_switch(env, "ENABLE_TRADING"),
+        log_dir=_expanded(Path(env["ATB_LOG_DIR"]), "ATB_LOG_DIR").absolute() if env.get("ATB_LOG_DIR") else None,
     )
 
 

@@ -331,7 +331,7 @@ def provide_extension(own: Postgres, folder: Path) -> None:
 
 def test_the_scripts_are_plain_sh() -> None:
     shells = [shell for shell in ("dash", "busybox", "sh") if shutil.which(shell)]
-    for script in ("backup.sh", "incremental.sh", "postgres-init.sh", "common.sh"):
+    for script in ("backup.sh", "incremental.sh", "postgres-init.sh", "common.sh", "monitor.sh"):
         text = (OPS / script).read_text()
         assert script == "common.sh" or (text.startswith("#!/bin/sh\n") and os.access(OPS / script, os.X_OK))
         for word in ("[[", "local ", "function ", "<<<", "echo -e", "source "):
