@@ -40,6 +40,12 @@ class Process(NamedTuple):
         return self.place == this_place()
 
     @property
+    def was_before_restart(self) -> bool:
+        """Whether it ran before this host was last started. By the host's name, which clones share: for tidying only."""
+        boot, here = (place.partition("/")[0] for place in (self.place, this_place()))
+        return self.host == _word(socket.gethostname()) and boot != here
+
+    @property
     def is_gone(self) -> bool:
         """Whether it has certainly ended. False where that cannot be told from here."""
         if not self.is_here or self.pid <= 0:
