@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -71,6 +72,18 @@ class Session:
     def renew(self) -> None:
         """Hold the account for another lease: once in each cycle. Fenced where another has taken over."""
         self.journal.surely(lambda connection: renew(connection, self.account.id, self.epoch, self.lease_s))
+
+    def renewal(self) -> Callable[[], None]:
+        """To be called often: it renews when a third of the lease has passed."""
+        due = time.monotonic() + self.lease_s / 3
+
+        def renew_when_due() -> None:
+            nonlocal due
+            if time.monotonic() >= due:
+                self.renew()
+                due = time.monotonic() + self.lease_s / 3
+
+        return renew_when_due
 
     def end(self, status: str, at: datetime) -> None:
         """The session is over; what is held stays held, and protected. Whoever waits for the account may have it."""
