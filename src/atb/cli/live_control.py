@@ -133,7 +133,8 @@ def _row(status: AccountStatus) -> dict[str, str]:
         "heartbeat": "-" if age_s is None else f"{max(0.0, age_s):.0f} s ago",
         "session": "-" if session is None else f"{session.id} {session.strategy} {session.symbols}",
         "halted": status.halt_reason or "yes" if status.halted else "no",
-        "equity": "-" if status.equity is None else f"{status.equity:.2f}", "drawdown": "-" if drawdown is None else f"{drawdown:.2%}",
+        "equity": "-" if status.equity is None else f"{status.equity:.2f}",
+        "drawdown": "-" if drawdown is None else f"{drawdown:.2%}",
         "positions": str(len(status.positions)), "orders": str(status.working_orders),
     }  # fmt: skip
 
