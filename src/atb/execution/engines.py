@@ -99,18 +99,15 @@ def end_all(
 
 def _send(engine: Engine, number: signal.Signals) -> bool:
     """Whether the signal was sent: never to another process that has the same pid by now."""
+    handle = _handle(engine.pid)
     try:
-        if not hasattr(os, "pidfd_open"):  # pragma: no cover (macOS)
-            os.kill(engine.pid, 0 if engine.process.is_gone else number)
-            return True
-        handle = os.pidfd_open(engine.pid)  # whatever the number is given to later, this stays the process of now
-        try:
-            if engine.process.is_gone:
-                return False
+        if engine.process.is_gone:
+            return False
+        if handle is None:
+            os.kill(engine.pid, number)
+        else:
             signal.pidfd_send_signal(handle, number)
-            return True
-        finally:
-            os.close(handle)
+        return True
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -118,6 +115,17 @@ def _send(engine: Engine, number: signal.Signals) -> bool:
             f"The engine of {engine.account} (pid {engine.pid}) is another user's: it cannot be ended from here.",
             "Run this as that user, or as root.",
         ) from None
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _handle(pid: int) -> int | None:
+    """What stays the process of now, whatever its number is given to later; None where the system has no such thing."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
 
 
 def _path(home: Path, process: Process) -> Path:
