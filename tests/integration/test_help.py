@@ -14,6 +14,7 @@ COMMANDS = [
     "", "backtest", "data", "data import", "data list", "data gaps", "data rules", "strategies", "strategies list",
     "strategies show", "strategies check", "strategies new",
     "models", "models list", "models show", "models verify", "models train", "health", "health check",
+    "live status", "live stop", "live halt", "live resume", "live set-stop",
 ]  # fmt: skip
 
 

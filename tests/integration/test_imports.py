@@ -17,6 +17,7 @@ HELPS = [
     "", "backtest", "data", "data import", "data list", "data gaps", "data rules", "strategies", "strategies list",
     "strategies show", "strategies check", "strategies new",
     "models", "models list", "models show", "models verify", "models train", "health", "health check",
+    "live status", "live stop", "live halt", "live resume", "live set-stop",
 ]  # fmt: skip
 SCRIPT = """
 import json, sys

@@ -102,6 +102,9 @@ class Recomputed:
         elif kind == "adjustment":
             self._adjust(body)
             return
+        if kind == "control" and body["action"] == "resume":
+            self.peak = Fraction(0)
+            self._mark()
         if kind in ("fill", "reversal", "mark"):
             self._mark()
 

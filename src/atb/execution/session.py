@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from atb.core.errors import UsageError
+from atb.core.errors import DatabaseError, UsageError
 from atb.core.timeframe import Clock, moment
 from atb.engine.records import Rules
+from atb.execution.authority import WAIT_S, wait_for_authority
 from atb.execution.executor import Event, Executor, catch_up
 from atb.execution.state import TradingState
 from atb.execution.traded import Traded, market_config
-from atb.ledger.accounts import AccountRow, next_session_id, open_account, take_authority
+from atb.ledger.accounts import AccountRow, next_session_id, open_account
 from atb.ledger.connect import Where, connect
 from atb.ledger.entries import Entry
+from atb.ledger.lease import release, renew
 from atb.ledger.migrate import check_schema
 from atb.ledger.steady import SteadyJournal
 from atb.venue.broker import Broker
+
+LEASE_S = 60.0  # of a session that nobody says otherwise of
 
 
 @dataclass(frozen=True)
@@ -58,24 +64,47 @@ class Session:
     epoch: int
     executor: Executor
     journal: SteadyJournal
+    lease_s: float = LEASE_S
 
     @property
     def state(self) -> TradingState:
         return self.executor.state
 
+    def renew(self) -> None:
+        """Hold the account for another lease: once in each cycle. Fenced where another has taken over."""
+        self.journal.surely(lambda connection: renew(connection, self.account.id, self.epoch, self.lease_s))
+
+    def renewal(self) -> Callable[[], None]:
+        """To be called often: it renews when a third of the lease has passed."""
+        due = time.monotonic() + self.lease_s / 3
+
+        def renew_when_due() -> None:
+            nonlocal due
+            if time.monotonic() >= due:
+                self.renew()
+                due = time.monotonic() + self.lease_s / 3
+
+        return renew_when_due
+
     def end(self, status: str, at: datetime) -> None:
-        """The session is over; what is held stays held, and protected."""
+        """The session is over; what is held stays held, and protected. Whoever waits for the account may have it."""
         body = {"action": "close", "session_id": self.id, "status": status}
         self.executor.append([Entry(f"session:{self.id}:end", "session", at, body)])
-        self.journal.close()
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the account, as the last thing that this session does."""
+        _let_go(self.journal, self.epoch)
 
 
 def open_session(
     where: Where, wish: Wish, clock: Clock, broker: Callable[[TradingState], Broker],
-    tell: Callable[[Event], None] = lambda _: None, *, patience_s: float = 30.0,
+    tell: Callable[[Event], None] = lambda _: None, *, patience_s: float = 30.0, lease_s: float = LEASE_S,
+    wait_s: float = WAIT_S,
 ) -> Session:  # fmt: skip
     """Take authority over the account, fold its ledger, and write that a session begins.
 
+    Whoever holds the account is waited for, for up to `wait_s` seconds; then it is held for `lease_s` seconds at a time.
     `broker` makes the exchange's side from the state: on paper it is what the ledger knows.
     """
     with connect(where) as connection:
@@ -85,15 +114,26 @@ def open_session(
             connection, wish.account, venue=wish.venue, environment=wish.environment, quote=wish.quote,
             market=wish.traded[0].symbol.market, key_identity=wish.key_identity,
         )  # fmt: skip
-        epoch = take_authority(connection, account.id)
+        connection.commit()
+        epoch = wait_for_authority(connection, account, lease_s=lease_s, wait_s=wait_s, tell=tell)
         number = next_session_id(connection)
         connection.commit()
     journal = SteadyJournal(where, account.id, epoch, patience_s=patience_s)
-    state = TradingState(wish.traded, wish.rules, wish.quote)
-    _replay(journal, state, wish, number, moment(clock.now_ms()))
-    return Session(
-        number, account, epoch, Executor(broker(state), journal, state, wish.identity, number, tell), journal
-    )
+    try:
+        state = TradingState(wish.traded, wish.rules, wish.quote)
+        _replay(journal, state, wish, number, moment(clock.now_ms()))
+        executor = Executor(broker(state), journal, state, wish.identity, number, tell)
+    except BaseException:
+        _let_go(journal, epoch)
+        raise
+    return Session(number, account, epoch, executor, journal, lease_s)
+
+
+def _let_go(journal: SteadyJournal, epoch: int) -> None:
+    """The account is free again. Where that fails its lease runs out, or its process is seen to have ended."""
+    with contextlib.suppress(DatabaseError):
+        journal.surely(lambda connection: release(connection, journal.account_id, epoch))
+    journal.close()
 
 
 def _replay(journal: SteadyJournal, state: TradingState, wish: Wish, number: int, at: datetime) -> None:

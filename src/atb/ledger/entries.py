@@ -27,7 +27,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "order": ("client_order_id", "state"),  # what became of it
     "fill": ("symbol", "side", "qty", "price", "venue_trade_id"),
     "reversal": ("fill_id", "qty", "reason"),  # takes back so much of a provisional fill
-    "level": ("symbol", "stop", "take"),  # where a position's stop and take now rest
+    "level": ("symbol", "stop", "take"),  # where a position's stop and take belong; by "operator": a tighter stop
     # deposit (above 0), withdrawal (below 0), correction, conversion: paid in or out; funding: earned or lost
     "adjustment": ("type", "asset", "amount", "reason", "evidence"),
     "mark": ("prices", "why"),  # closes by symbol, and so the account's equity

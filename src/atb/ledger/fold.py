@@ -35,6 +35,8 @@ from atb.ledger.records import (
     strength,
 )
 
+OPERATOR = "operator"  # as who a level is `by`, where it is not the engine's own
+
 Body = Mapping[str, Any]
 Levels = tuple[Decimal | None, Decimal | None]  # stop and take
 
@@ -245,7 +247,10 @@ class Account(Holdings):
         position = self.positions.get(key_of(body))
         if position is None:
             raise ValueError(f"{body['symbol']} is not held: it has no stop to move.")
-        position.stop, position.take = (None if body[n] is None else positive(body[n], n) for n in ("stop", "take"))
+        stop, take = (None if body[n] is None else positive(body[n], n) for n in ("stop", "take"))
+        if body.get("by") == OPERATOR:
+            _check_tighter(position, stop)
+        position.stop, position.take = stop, take
         self.levels.setdefault(position.key, {})[position.opened_seq] = position.stop, position.take
         touched.positions.add(position.key)
 
@@ -288,6 +293,9 @@ class Account(Holdings):
             raise ValueError(f"'{body['action']}' for the reason '{body['reason']}' is no control.")
         if body["action"] != "fence":
             self.halted = body["reason"] if body["action"] == "halt" else ""
+        if body["action"] == "resume":  # the drawdown begins anew, or the same one would halt again at once
+            self.peak = ZERO
+            self._mark(seq, entry, "resume", touched)
 
     def _known_session(self, number: int) -> Session:
         if number not in self.sessions:
@@ -329,6 +337,14 @@ _TAKE = {
     "reversal": Account._reversal, "level": Account._level, "adjustment": Account._adjustment,
     "mark": Account._take_mark, "decision": Account._decision, "control": Account._control,
 }  # fmt: skip
+
+
+def _check_tighter(position: Position, stop: Decimal | None) -> None:
+    """An operator's stop was chosen by what was seen a moment ago: the engine may have moved it further since."""
+    before, ahead = position.stop, 1 if position.qty > 0 else -1
+    if stop is None or (before is not None and ahead * stop < ahead * before):
+        now = f"{before.normalize():f}" if before is not None else "none"
+        raise ValueError(f"The stop of {position.key[1]} is {now} by now, and an operator only makes it tighter.")
 
 
 def latest_of(sessions: Iterable[Session]) -> Session | None:

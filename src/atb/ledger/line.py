@@ -10,10 +10,11 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from atb.core.errors import DatabaseError, DatabaseUnavailable, OutcomeUnknown
+from atb.core.errors import DatabaseError, DatabaseUnavailable, Fenced, OutcomeUnknown
 from atb.ledger.connect import Where, connect
 from atb.ledger.entries import Chained, Entry
 from atb.ledger.journal import append
+from atb.ledger.lease import RIVALS, read_standing
 from atb.ledger.patience import Patience
 from atb.ledger.reading import lost_connection
 from atb.ledger.steady import record_event
@@ -44,6 +45,16 @@ class Line:
     def append(self, account_id: int, epoch: int, entries: Sequence[Entry]) -> list[Chained]:
         """As `journal.append`; when the connection breaks, whether it was written is found out."""
         return self.surely(lambda connection: append(connection, account_id, epoch, entries))
+
+    def append_beside(self, account_id: int, entries: Sequence[Entry]) -> list[Chained]:
+        """`append` beside whoever has authority, at the epoch that counts now: it is left to them, and no one is fenced."""
+        for _ in range(RIVALS):
+            epoch = self.surely(lambda connection: read_standing(connection, account_id)).epoch
+            try:
+                return self.append(account_id, epoch, entries)
+            except Fenced as error:  # authority changed hands in between
+                fenced = error
+        raise fenced
 
     def surely(self, work: Callable[[Connection[Any]], T]) -> T:
         """What `work` gives, over another connection where this one breaks. It must bear being done twice.

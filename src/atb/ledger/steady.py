@@ -71,6 +71,10 @@ class SteadyJournal:
 
         return self._steadily(reader)
 
+    def surely(self, work: Callable[[Connection[Any]], T]) -> T:
+        """What `work` gives, which commits by itself. After an outage it begins again: it must bear being done twice."""
+        return self._steadily(work)
+
     def close(self) -> None:
         self.pool.dispose()
 
