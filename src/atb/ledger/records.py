@@ -23,7 +23,7 @@ Key = tuple[str, str]  # market, symbol
 
 @dataclass(slots=True)
 class Fill:
-    """One execution. `qty` is base, unsigned; `effective` is what later reversals have left of it.
+    """One execution. `qty` is base, unsigned; `effective` is what of it was the account's own, and later reversals have left.
 
     `place`: where it is folded among its symbol's fills, as a number of the chain. That is its own, unless it replaced a
     record made by hand: then it stands where the record stood, or after what was entered before it and told later.
