@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from atb.core.errors import ExchangeRefused, ExchangeUnavailable
 from atb.core.order_id import client_order_id
-from atb.core.orders import FINAL, NewOrder, SeenFill, SeenOrder
-from atb.engine.reasons import REASON_NAMES
-from atb.execution.adopting import fill_entry
+from atb.core.orders import FINAL, NewOrder, SeenOrder
+from atb.execution.fills import NOT_TOLD, book_fills
+from atb.execution.fills import Event as Event
 from atb.execution.plan import NOTHING, Step, Wanted, next_step
 from atb.execution.state import TradingState
 from atb.ledger.audit import READ
@@ -27,9 +27,7 @@ from atb.venue.broker import Broker, OrderUnknown, Window
 T = TypeVar("T")
 WINDOW_MS = 2_000  # the exchange may take a request this long after its intent
 SETTLE_MS = 3_000  # after the window, until "not found" means "never arrived"
-NOT_TOLD = (ExchangeUnavailable, ExchangeRefused)  # of what only asks
 MOST_STEPS = 12  # in one cycle and symbol; a plan needs at most four
-OVERLAP_MS = 3_600_000  # how far back fills are asked for again: clocks differ, and some are told late
 
 
 class Journal(Protocol):
@@ -40,14 +38,6 @@ class Journal(Protocol):
     def append(self, entries: Sequence[Entry]) -> list[Chained]: ...
 
     def read(self, work: Callable[[Any], T]) -> T: ...
-
-
-class Event(NamedTuple):
-    """Something an operator may want to know. severity: debug, info, warning, error or critical."""
-
-    severity: str
-    code: str
-    message: str
 
 
 def catch_up(journal: Journal, state: TradingState) -> None:
@@ -71,6 +61,7 @@ class Executor:
     ) -> None:  # fmt: skip
         self.broker, self.journal, self.state = broker, journal, state
         self.identity, self.session_id, self.tell = identity, session_id, tell
+        self.hold = ""  # why nothing is entered, though nobody halted the account
 
     # The ledger.
 
@@ -122,7 +113,7 @@ class Executor:
     # Each of these ends with the outcome in the ledger.
 
     def _place(self, wanted: Sequence[Wanted]) -> bool:
-        if self.state.books.halted and any(w.purpose == "entry" for w in wanted):
+        if (self.state.books.halted or self.hold) and any(w.purpose == "entry" for w in wanted):
             return False  # the next close forgets it
         named = [w.order._replace(client_order_id=self._name(w)) for w in wanted]
         window = Window(self.broker.now_ms(), WINDOW_MS)  # before the commit: a fence comes after it
@@ -197,17 +188,7 @@ class Executor:
         return self.broker.now_ms() > sent_ms + WINDOW_MS + SETTLE_MS
 
     def _book_fills(self, s: int) -> None:
-        symbol, books = self.state.traded[s].symbol, self.state.books
-        history = books.history.get((symbol.market, symbol.id), [])
-        since = round(history[-1].at.timestamp() * 1000) - OVERLAP_MS if history else 0
-        try:
-            fills = self.broker.fills(symbol, since)
-        except NOT_TOLD:
-            return
-        known = {fill.venue_trade_id for fill in history}
-        new = [self._filled(s, fill) for fill in fills if fill.venue_trade_id not in known]
-        if new:
-            self.append(new)
+        book_fills(self, s)
 
     def _book_ends(self, s: int) -> None:
         """Orders that work by the books and do not at the exchange: what became of them."""
@@ -255,20 +236,6 @@ class Executor:
         return Entry(
             f"order:{body['client_order_id']}:{body['state']}:{count}", "order", self._now(), body, self.session_id
         )
-
-    def _filled(self, s: int, fill: SeenFill) -> Entry:
-        key = (fill.symbol.market, fill.symbol.id)
-        name = self.state.by_venue.get((key, fill.venue_order_id), "")
-        entry = fill_entry(fill, self.session_id, name)
-        order = self.state.books.orders.get(name)
-        reason = "foreign" if order is None else self._reason(s, order.purpose)
-        return entry._replace(body={**entry.body, "reason": reason})
-
-    def _reason(self, s: int, purpose: str) -> str:
-        p = self.state.position(s)
-        codes = {"exit": p.target_reason, "partial": p.target_reason, "stop": p.stop_reason}
-        names = {"entry": "entry", "take": "take_profit", "emergency": "emergency_close"}
-        return names.get(purpose) or REASON_NAMES[codes[purpose]]
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.broker.now_ms() / 1000, UTC)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from math import nan
 from typing import Any, NamedTuple
 
 from atb.core.money import lots_to_base
 from atb.core.types import MarketRules, Symbol
-from atb.engine.reasons import REASON_NAMES, SIGNAL
+from atb.engine.reasons import REASON_NAMES, SIGNAL, STOP_LOSS
 from atb.engine.records import Position, Rules
+from atb.engine.risk import round_down
 from atb.engine.rules import make_market
 from atb.engine.stepper import Stepper
 from atb.ledger.entries import Entry
@@ -51,6 +53,8 @@ class TradingState:
         self.last_open_ms: int | None = None
         self.reasons: list[int | None] = [None] * len(self.traded)  # of the decisions at the last close
         self.seq = 0
+        self.adopted: set[str] = set()  # client ids of orders that were found at the exchange
+        self.begun: datetime | None = None  # when the account had its first money; what was traded before was not by it
 
     def position(self, s: int) -> Position:
         return self.stepper.positions[s]
@@ -71,9 +75,15 @@ class TradingState:
             self._executed(s, before, ZERO if touched.closed else self.held(s), entry.body)
         for name in touched.orders:
             self._order(self.books.orders[name])
+        if entry.kind == "intent" and entry.body.get("adopted") and s is not None:
+            self._adopt(s, self.books.orders[entry.body["client_order_id"]])
+        if entry.kind == "adjustment" and self.begun is None:
+            self.begun = entry.at
         if entry.kind == "mark" and "signals" in entry.body:
             self._close(entry.body)
-        elif entry.kind == "adjustment" and entry.body["asset"] == self.books.quote:
+        elif (
+            entry.kind == "adjustment" and entry.body["asset"] == self.books.quote and entry.body["type"] != "external"
+        ):
             self._paid_in(float(Decimal(entry.body["amount"])))
         elif entry.kind == "control" and entry.body["action"] == "resume":
             self._resumed()
@@ -116,23 +126,53 @@ class TradingState:
 
     def _executed(self, s: int, before: Decimal, after: Decimal, body: Mapping[str, Any]) -> None:
         """Whole lots are what can be traded: a fee that was taken in base leaves less than was bought."""
+        own = self._own_share(body)
+        if not own:
+            return
         lot = self.traded[s].rules.lot
         lots = int(after // lot) - int(before // lot)
         price, market = float(Decimal(body["price"])), self.stepper.markets[s]
-        fee = body.get("fee", ZERO)
+        fee = Decimal(body.get("fee", ZERO)) * own
         if body.get("fee_asset", self.books.quote) == self.books.quote and abs(after - before) == lots_to_base(
             abs(lots), lot
         ):
             value, cost = (lots * market.lot) * price, float(Decimal(fee))
         else:  # what was paid for the lots, whatever the fee was taken from
-            value, cost = float(after - before) * price, self._fee_in_quote(body, price)
+            value, cost = float(after - before) * price, self._fee_in_quote(body, price) * float(own)
+        p = self.position(s)
+        wanted = p.target_qty - p.qty
         self.stepper.executed(s, lots, value, cost, CODES.get(body.get("reason", ""), SIGNAL))
+        if lots < 0 and wanted >= 0 and p.qty > 0:  # a stop in parts, or a sale by hand: it is not bought back
+            p.target_qty = p.qty + wanted
+        if body.get("client_order_id", "") in self.adopted and lots > 0:  # its decision is lost: what is held is wanted
+            p.target_qty = p.qty
+            self._give_stop(s)
+
+    def _give_stop(self, s: int) -> None:
+        """The stop that the rules want at least, where that of the decision is not known."""
+        p, market, loss = self.position(s), self.stepper.markets[s], self.stepper.rules.stop_loss
+        if p.stop != p.stop and loss > 0.0:
+            p.stop, p.stop_reason = round_down(p.entry_price * (1.0 - loss), market.tick), STOP_LOSS
+
+    def _own_share(self, body: Mapping[str, Any]) -> Decimal:
+        """How much of an execution moved the account's own coins."""
+        qty = Decimal(body["qty"])
+        return (qty - Decimal(body.get("external_qty", ZERO))) / qty
+
+    def _adopt(self, s: int, order: Order) -> None:
+        """An order of ours whose decision was lost with the ledger it was in: its levels are the position's."""
+        p = self.position(s)
+        self.adopted.add(order.client_order_id)
+        if order.purpose == "stop" and order.stop_price is not None:
+            p.stop, p.stop_reason = float(order.stop_price), STOP_LOSS
+        elif order.purpose == "take" and order.price is not None:
+            p.take = float(order.price)
 
     def _fee_in_quote(self, body: Mapping[str, Any], price: float) -> float:
         """A fee in base is paid by what is missing from the lots already."""
         if body.get("fee_asset") == body.get("base"):
             return 0.0
-        return float(Decimal(body.get("fee_quote") or body.get("fee", ZERO)))
+        return float(Decimal(body["fee_quote"] if "fee_quote" in body else body.get("fee", ZERO)))
 
     def _order(self, order: Order) -> None:
         s = self.index.get(order.key)
