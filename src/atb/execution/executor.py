@@ -11,16 +11,17 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from atb.core.errors import ExchangeRefused, ExchangeUnavailable
 from atb.core.money import floor_to
 from atb.core.order_id import client_order_id
-from atb.core.orders import FINAL, NewOrder, SeenFill, SeenOrder
+from atb.core.orders import FINAL, NewOrder, SeenOrder
 from atb.core.timeframe import moment
 from atb.engine.reasons import REASON_NAMES
-from atb.execution.adopting import fill_entry, fill_name
 from atb.execution.bare import BareTime
+from atb.execution.fills import NOT_TOLD, book_fills
+from atb.execution.fills import Event as Event
 from atb.execution.offers import OFFSET, Told
 from atb.execution.plan import NOTHING, Step, Wanted, next_step, overdue
 from atb.execution.state import TradingState
@@ -32,9 +33,7 @@ from atb.venue.broker import Broker, OrderRefused, OrderUnknown, Window
 T = TypeVar("T")
 WINDOW_MS = 2_000  # the exchange may take a request this long after its intent
 SETTLE_MS = 3_000  # after the window, until "not found" means "never arrived"
-NOT_TOLD = (ExchangeUnavailable, ExchangeRefused)  # of what only asks
 MOST_STEPS = 12  # in one cycle and symbol; a plan needs at most five
-OVERLAP_MS = 3_600_000  # how far back fills are asked for again: clocks differ, and some are told late
 
 
 class Journal(Protocol):
@@ -45,14 +44,6 @@ class Journal(Protocol):
     def append(self, entries: Sequence[Entry]) -> list[Chained]: ...
 
     def read(self, work: Callable[[Any], T]) -> T: ...
-
-
-class Event(NamedTuple):
-    """Something an operator may want to know. severity: debug, info, warning, error or critical."""
-
-    severity: str
-    code: str
-    message: str
 
 
 def catch_up(journal: Journal, state: TradingState) -> None:
@@ -73,6 +64,7 @@ class Executor:
         self.told = Told(broker.features, stop_offset)
         self.bare = BareTime()
         self.no_entries: Callable[[], str] = lambda: ""  # why nothing new may be bought now
+        self.hold = ""  # why nothing is entered, though nobody halted the account
 
     # The ledger.
 
@@ -172,7 +164,8 @@ class Executor:
         return all(recorded)
 
     def _barred(self, entry: Wanted) -> bool:
-        why = f"the account is halted: {self.state.books.halted}" if self.state.books.halted else self.no_entries()
+        halted = self.state.books.halted
+        why = f"the account is halted: {halted}" if halted else self.hold or self.no_entries()
         if why:
             self.tell(Event("warning", "entry_blocked", f"{entry.order.symbol.id} is not bought: {why}"))
         return bool(why)
@@ -226,7 +219,7 @@ class Executor:
         p = state.position(s)
         missing = p.qty > 0 and p.stop == p.stop and "stop" not in resting
         symbol = state.traded[s].symbol.id
-        passed_ms = self.bare.note(s, missing, max(state.filled_ms.get(s, 0), state.opened_ms) if missing else 0, now)
+        passed_ms = self.bare.note(s, missing, state.filled_ms.get(s, 0), now)
         if passed_ms is not None:
             self.tell(Event("info", "unprotected", f"{symbol} was without its stop for {passed_ms / 1000:.3f} s"))
 
@@ -282,15 +275,7 @@ class Executor:
         return self.broker.now_ms() > sent_ms + WINDOW_MS + SETTLE_MS
 
     def _book_fills(self, s: int) -> None:
-        symbol, state = self.state.traded[s].symbol, self.state
-        since = max(state.filled_ms.get(s, 0) - OVERLAP_MS, state.opened_ms)
-        try:
-            fills = self.broker.fills(symbol, since)
-        except NOT_TOLD:
-            return
-        new = [self._filled(s, fill) for fill in fills if fill_name(fill) not in state.booked[s]]
-        if new:
-            self.append(new)
+        book_fills(self, s)
 
     def _book_ends(self, s: int) -> None:
         """Orders that work by the books and do not at the exchange: what became of them."""
@@ -338,20 +323,6 @@ class Executor:
         return Entry(
             f"order:{body['client_order_id']}:{body['state']}:{count}", "order", self.now(), body, self.session_id
         )
-
-    def _filled(self, s: int, fill: SeenFill) -> Entry:
-        key = (fill.symbol.market, fill.symbol.id)
-        name = self.state.by_venue.get((key, fill.venue_order_id), "")
-        entry = fill_entry(fill, self.session_id, name)
-        order = self.state.books.orders.get(name)
-        reason = "foreign" if order is None else self._reason(s, order.purpose)
-        return entry._replace(body={**entry.body, "reason": reason})
-
-    def _reason(self, s: int, purpose: str) -> str:
-        p = self.state.position(s)
-        codes = {"exit": p.target_reason, "partial": p.target_reason, "stop": p.stop_reason}
-        names = {"entry": "entry", "take": "take_profit", "emergency": "emergency_close"}
-        return names.get(purpose) or REASON_NAMES[codes[purpose]]
 
     def now(self) -> datetime:
         return moment(self.broker.now_ms())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from math import nan
 from typing import Any
@@ -52,9 +53,11 @@ class TradingState:
         self.signals: dict[str, float] = {}  # at the last close
         self.decided_ms: int | None = None  # the close whose decisions were written down last
         self.lowest = ZERO  # what the account was worth at the least since its peak
-        self.opened_ms = 0  # when the account began: what was done before is not its doing
-        self.booked: list[set[str]] = [set() for _ in self.traded]  # ids of the exchange's executions
+        # Side and trade id of each execution that the exchange told of: one trade may have both sides.
+        self.booked: list[set[tuple[str, str]]] = [set() for _ in self.traded]
         self.filled_ms: dict[int, int] = {}  # by symbol the time of the latest of them
+        self.adopted: set[str] = set()  # client ids of orders that were found at the exchange
+        self.begun: datetime | None = None  # when the account had its first money; what was traded before was not by it
 
     def position(self, s: int) -> Position:
         return self.stepper.positions[s]
@@ -72,9 +75,8 @@ class TradingState:
         money = self._money()
         touched = self.books.apply(seq, entry)
         self.seq = seq
-        self.opened_ms = self.opened_ms or in_ms(entry.at)
         if entry.kind == "fill" and s is not None and not entry.body.get("provisional"):
-            self.booked[s].add(entry.id)
+            self.booked[s].add((entry.body["side"], entry.body["venue_trade_id"]))
             self.filled_ms[s] = max(in_ms(entry.at), self.filled_ms.get(s, 0))
         if touched.refolded:
             self._corrected(touched.refolded, money, entry.body)
@@ -82,6 +84,10 @@ class TradingState:
             self._executed(s, before, ZERO if touched.closed else self.held(s), entry.body)
         for name in touched.orders:
             self._order(self.books.orders[name])
+        if entry.kind == "adjustment" and self.begun is None:
+            self.begun = entry.at
+        if entry.kind == "intent" and entry.body.get("adopted") and s is not None:
+            self._adopt(s, self.books.orders[entry.body["client_order_id"]])
         if touched.marks:
             self.lowest = (
                 self.books.equity if self.books.equity == self.books.peak else min(self.lowest, self.books.equity)
@@ -125,7 +131,7 @@ class TradingState:
         self.decided_ms = in_ms(moment(body["open_time"]))
 
     def _adjustment(self, s: int | None, body: Mapping[str, Any]) -> None:
-        if body["asset"] != self.books.quote:
+        if body["asset"] != self.books.quote or body["type"] == "external":
             return
         a, amount = self.stepper.account, float(Decimal(body["amount"]))
         before = a.equity
@@ -215,26 +221,47 @@ class TradingState:
 
     def _executed(self, s: int, before: Decimal, after: Decimal, body: Mapping[str, Any]) -> None:
         """Whole lots are what can be traded: a fee that was taken in base leaves less than was bought."""
+        own = self._own_share(body)
+        if not own:
+            return
         lot = self.traded[s].rules.lot
         lots = int(after // lot) - int(before // lot)
         price, market = float(Decimal(body["price"])), self.stepper.markets[s]
-        fee = body.get("fee", ZERO)
+        fee = Decimal(body.get("fee", ZERO)) * own
         if body.get("fee_asset", self.books.quote) == self.books.quote and abs(after - before) == lots_to_base(
             abs(lots), lot
         ):
             value, cost = (lots * market.lot) * price, float(Decimal(fee))
         else:  # what was paid for the lots, whatever the fee was taken from
-            value, cost = float(after - before) * price, self._fee_in_quote(body, price)
+            value, cost = float(after - before) * price, self._fee_in_quote(body, price) * float(own)
         order = self.books.orders.get(body.get("client_order_id", ""))
         asked = order is not None and order.purpose in TARGET_PURPOSES
         self.stepper.executed(s, lots, value, cost, CODES.get(body.get("reason", ""), SIGNAL), asked=asked)
+        if (
+            order is not None and order.client_order_id in self.adopted and lots > 0
+        ):  # its decision is lost: it is wanted
+            self.position(s).target_qty = self.position(s).qty
         self._guard(s)
+
+    def _own_share(self, body: Mapping[str, Any]) -> Decimal:
+        """How much of an execution moved the account's own coins."""
+        qty = Decimal(body["qty"])
+        return (qty - Decimal(body.get("external_qty", ZERO))) / qty
+
+    def _adopt(self, s: int, order: Order) -> None:
+        """An order of ours whose decision was lost with the ledger it was in: its levels are the position's."""
+        p = self.position(s)
+        self.adopted.add(order.client_order_id)
+        if order.purpose == "stop" and order.stop_price is not None:
+            p.stop, p.stop_reason = float(order.stop_price), STOP_LOSS
+        elif order.purpose == "take" and order.price is not None:
+            p.take = float(order.price)
 
     def _fee_in_quote(self, body: Mapping[str, Any], price: float) -> float:
         """A fee in base is paid by what is missing from the lots already."""
         if body.get("fee_asset") == body.get("base"):
             return 0.0
-        return float(Decimal(body.get("fee_quote") or body.get("fee", ZERO)))
+        return float(Decimal(body["fee_quote"] if "fee_quote" in body else body.get("fee", ZERO)))
 
     def _order(self, order: Order) -> None:
         s = self.index.get(order.key)

@@ -70,6 +70,7 @@ class Account(Holdings):
         self.history: dict[Key, list[Fill]] = {}
         self.provisional: dict[str, Fill] = {}
         self.levels: dict[Key, dict[int, Levels]] = {}  # by the number of the fill that opened the position
+        self.adjusted: set[str] = set()  # ids of the adjustments that are known here, as `history`
         self.halted = ""
         self.awaited: Awaited | None = None
 
@@ -177,7 +178,7 @@ class Account(Holdings):
         What was entered before this fill, and told after the record, comes before it: it is of the same position.
         """
         self.awaited = None
-        if (awaited.record.key, awaited.record.side) != (fill.key, fill.side) or awaited.replaced > fill.qty:
+        if (awaited.record.key, awaited.record.side) != (fill.key, fill.side) or awaited.replaced > fill.effective:
             raise ValueError(f"{fill.id} cannot be what was recorded as {awaited.record.id}.")
         entered = [
             other.place for other in self.history[fill.key]
@@ -219,7 +220,7 @@ class Account(Holdings):
             return
         if real is not None:
             real.replaced += qty
-            if real.replaced > real.qty:
+            if real.replaced > real.effective:
                 raise ValueError(f"{real.id} has replaced other records: it cannot replace {qty:f} of {fill.id}, too.")
             touched.fills.append(real)
         self._fold_anew(fill.key, before, touched)
@@ -258,7 +259,8 @@ class Account(Holdings):
         change, asset = amount(body["amount"]), body["asset"]
         if {"deposit": change < 0, "withdrawal": change > 0}.get(body["type"]):
             raise ValueError(f"A {body['type']} cannot be of {change} {asset}.")
-        if asset != self.quote:
+        self.adjusted.add(entry.id)
+        if asset != self.quote or body["type"] == "external":
             self.assets[asset] = self.assets.get(asset, ZERO) + change
             return
         before = self.equity
@@ -314,10 +316,13 @@ class Account(Holdings):
             raise ValueError(f"A fee in {asset}: the fill must say what it is worth, as fee_quote.")
         if in_quote is None:
             in_quote = amount(body.get("fee_quote", ZERO))
+        external = amount(body.get("external_qty", ZERO))
+        if not 0 <= external <= qty:
+            raise ValueError(f"{external} of {qty} cannot be external.")
         return Fill(
             entry.id, seq, entry.at, entry.session_id, key, side, qty, price, fee, asset, in_quote, kind,
             body.get("reason", ""), body.get("client_order_id", ""), body["venue_trade_id"],
-            bool(body.get("provisional", False)), body.get("evidence", ""), qty, seq,
+            bool(body.get("provisional", False)), body.get("evidence", ""), qty - external, seq,
         )  # fmt: skip
 
     def _mark(self, seq: int, entry: Entry, why: str, touched: Touched) -> None:

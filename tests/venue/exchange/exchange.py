@@ -17,6 +17,7 @@ from tests.venue.exchange.market import Listing, Market
 from tests.venue.exchange.money import Number, exact
 from tests.venue.exchange.orders import Order
 from tests.venue.exchange.rates import Rates
+from tests.venue.exchange.transfers import Owner
 from tests.venue.exchange.wire import Request
 
 
@@ -31,6 +32,7 @@ class Exchange:
         self.accounts: dict[str, Account] = {}
         self.keys: dict[str, Key] = {}
         self.engine = Engine(self.markets, self.clock.read)
+        self.owner = Owner(self.engine, self.clock.read)  # what is done by hand
         self.rates = Rates()
         self.forming = False  # given candles form while they run; else they show at once what they will be
         self.lag_ms = 0  # how old what candles show is: a closed one is not final, and the next not there, for so long
