@@ -117,8 +117,6 @@ def test_an_operators_stop_is_taken_when_it_is_tighter(books: Books) -> None:
     books.hold()
     books.tell("level", {"symbol": "BTCUSDT", "stop": "97.5", "take": None, "by": "operator"})
     assert [w.order.stop_price for w in step(books).place] == [Decimal("97.5")]
-    books.tell("level", {"symbol": "BTCUSDT", "stop": "90", "take": None, "by": "operator"})
-    assert [w.order.stop_price for w in step(books).place] == [Decimal("97.5")]
 
 
 def test_where_there_are_only_stop_limits_the_limit_is_below_the_stop(books: Books) -> None:

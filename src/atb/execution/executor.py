@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol, TypeVar
 
-from atb.core.errors import ExchangeRefused, ExchangeUnavailable
+from atb.core.errors import ExchangeRefused, ExchangeUnavailable, UsageError
 from atb.core.money import floor_to
 from atb.core.order_id import client_order_id
 from atb.core.orders import FINAL, NewOrder, SeenOrder
@@ -145,7 +145,13 @@ class Executor:
             return False  # the next close forgets it
         named = [w.order._replace(client_order_id=self._name(w)) for w in wanted]
         window = Window(self.broker.now_ms(), WINDOW_MS)  # before the commit: a fence comes after it
-        self.append([self._intent(w.purpose, order) for w, order in zip(wanted, named, strict=True)])
+        try:
+            self.append([self._intent(w.purpose, order) for w, order in zip(wanted, named, strict=True)])
+        except UsageError:  # halted since the last look: the ledger takes no entry
+            self.catch_up()
+            if not self.state.books.halted:
+                raise
+            return False
         try:
             if len(named) == 2:
                 seen = list(self.broker.place_pair(named[0], named[1], window))

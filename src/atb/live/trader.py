@@ -62,6 +62,8 @@ class Trader:
         if act:
             self.executor.act()  # before they are written: the market moves on
         self.executor.append([*decided, *self._levels(at)])
+        if act:
+            self.executor.cycle()  # what was filled at once is protected at once
 
     def trough(self, last: Mapping[int, float]) -> None:
         """Between closes the account is worth less than ever since its peak: that is written, too. last: prices by index."""
