@@ -181,6 +181,7 @@ def test_it_is_plain_sh() -> None:
         assert subprocess.run(["shellcheck", OPS / "monitor.sh"], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_an_outage_that_ends(tmp_path: Path) -> None:
     """The server itself goes, and comes back."""
     import psycopg

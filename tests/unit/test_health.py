@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -161,6 +163,16 @@ def test_a_link_keeps_its_time_until_it_changes() -> None:
     assert status.snapshot.exchange == Link(True, 50, "")
 
 
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("restless")
 def test_several_writers_lose_nothing() -> None:
     status = Status(ABOUT)
 
