@@ -30,8 +30,10 @@ Examples:
   atb live ml_basic --symbol BTC-USD --provider coinbase
   atb live sma_cross --symbol BTCUSDT --provider replay --data candles.csv --speed 3600
 """
-TRADE_ONLY = ("account", "check_interval", "close_on_exit", "paper_trading", "resume_from_last_balance", "on_halt",
-              "allow_unprotected", "use_embedded_database", "stop_limit_offset", "health_port", "health_host", "log_dir")  # fmt: skip
+TRADE_ONLY = (
+    "account", "check_interval", "close_on_exit", "paper_trading", "resume_from_last_balance", "on_halt", "allow_unprotected",
+    "use_embedded_database", "stop_limit_offset", "health_port", "health_host", "log_dir",
+)  # fmt: skip
 REPLAY_ONLY = ("data", "days", "years", "start", "end", "max_gaps", "allow_gaps", "speed", "json")
 
 

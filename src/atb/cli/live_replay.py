@@ -11,6 +11,7 @@ from atb.cli import backtest as options
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from atb.execution.executor import Event
     from atb.live.rehearsal import Outcome
 
 
@@ -32,7 +33,7 @@ def replay(asked: dict[str, Any]) -> None:
         ready = application.rehearsal(options.make_request(asked), warn, progress)
         outcome = rehearse(
             where, ready, _speed(asked["speed"]), lambda share: progress("replay", share), ended,
-            lambda event: warn(f"{event.code}: {event.message}"), application.settings.home,
+            _worth_a_note, application.settings.home,
         )  # fmt: skip
     finally:
         progress.close()
@@ -41,6 +42,13 @@ def replay(asked: dict[str, Any]) -> None:
         first, *more = outcome.parity.differences
         rest = f" (and {len(more)} more)" if more else ""
         raise Disagreement(f"It is not what the backtest does: {first}{rest}.")
+
+
+def _worth_a_note(event: Event) -> None:
+    from atb.cli.console import warn
+
+    if event.severity not in ("debug", "info"):
+        warn(f"{event.code}: {event.message}")
 
 
 def _ended_by_signal() -> Callable[[], bool]:

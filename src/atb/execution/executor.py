@@ -22,6 +22,7 @@ from atb.engine.reasons import REASON_NAMES
 from atb.execution.bare import BareTime
 from atb.execution.fills import NOT_TOLD, book_fills
 from atb.execution.fills import Event as Event
+from atb.execution.narrating import narrate
 from atb.execution.offers import OFFSET, Told
 from atb.execution.plan import NOTHING, Step, Wanted, next_step, overdue
 from atb.execution.state import TradingState
@@ -75,7 +76,10 @@ class Executor:
             self.catch_up()
             return
         for chained in written:
-            self.state.take(chained.seq, chained.entry._replace(body=json.loads(chained.text)))
+            entry = chained.entry._replace(body=json.loads(chained.text))
+            self.state.take(chained.seq, entry)
+            if (event := narrate(entry, self.state)) is not None:
+                self.tell(event)
 
     def catch_up(self) -> None:
         """Fold what others appended: an operator's command beside this process."""

@@ -114,6 +114,8 @@ def _trade(
     shown.server.start_or_warn(may_fail=any(state.held(s) for s in range(state.count)))
     feed = around.feed(state.last_open_ms, tell.speaking_as("Feed"))
     feed.prepare()
+    for series in feed.series:
+        shown.status.candle_closed(series.symbol.id, series.until_ms)
     trader = Trader(session.executor, ready.strategies, asked.timeframe)
     market = None
     if around.broker is None:
