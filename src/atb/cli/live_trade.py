@@ -20,15 +20,17 @@ def trade(asked: dict[str, Any]) -> None:
     """Trade by `asked` (the values of the options) until somebody ends it."""
     from atb.cli.console import looks, open_app, warn
     from atb.core.errors import Interrupted
-    from atb.live.prepare import prepare, symbols_of
+    from atb.live.prepare import check, prepare, symbols_of
     from atb.live.run import trade as run
 
     request, application = make_request(asked), open_app()
-    symbols = symbols_of(request)
+    check(request)
+    application.settings.check_venue(request.venue)
+    application.load_strategy(request.strategy)
     where, own_server = application.database_for_trading(warn)
     mode = _mode(request, application, where, own_server)
     _say_mode(mode)
-    broker = None if mode.is_paper else application.broker(request.venue, symbols)
+    broker = None if mode.is_paper else application.broker(request.venue, symbols_of(request))
     ready = prepare(request, mode, application.live_desk(request, mode, broker))
     for note in ready.notes:
         warn(note)
@@ -71,7 +73,6 @@ def _mode(request: LiveRequest, application: App, where: Where, own_server: bool
     from atb.settings import trading_disabled
 
     mine = application.settings
-    mine.check_venue(request.venue)
     has_key = request.venue in mine.keys
     environment = mine.environment(request.venue) if mine.enable_trading and not request.paper else "real"
     facts = Asked(

@@ -61,8 +61,7 @@ class Ready(NamedTuple):
 
 
 def prepare(asked: LiveRequest, mode: Mode, desk: Desk) -> Ready:
-    """Check the request, and load what it names."""
-    _check(asked, mode)
+    """Load what a request names that was checked."""
     own = own_policy(desk.loaded.cls, len(asked.symbols))
     policy, notes = effective_policy(own, asked.policy_file, asked.policy_flags)
     _check_protection(policy, asked)
@@ -119,7 +118,9 @@ def _changed(policy: Policy) -> str:
     return ", ".join(f"{k}={v}" for k, v in policy.as_dict().items() if plain[k] != v) or "all defaults"
 
 
-def _check(asked: LiveRequest, mode: Mode) -> None:
+def check(asked: LiveRequest) -> None:
+    """What can be told of a request by itself, before anything is started for it."""
+    symbols_of(asked)
     check_timeframe(asked.timeframe)
     if not SHORTEST_INTERVAL_S <= asked.check_interval_s <= LONGEST_INTERVAL_S:
         raise UsageError(
