@@ -186,11 +186,11 @@ def test_reversals_that_say_what_is_not_so_are_refused(connection: Db, book: Any
     assert held(connection, book) == Decimal("0.4")
 
 
-@pytest.mark.parametrize("seed", [300, 302, 303])
+@pytest.mark.parametrize("seed", [301, 302, 304])
 def test_rebuilt_tables_know_the_places(connection: Db, new_account: NewAccount, seed: int) -> None:
     """Random histories do replace records out of turn, and a rebuild from the entries alone finds the same."""
     account, epoch = new_account()
-    histories = Histories(seed, replacing=True, sessions=iter(lambda: next_session_id(connection), -1))
+    histories = Histories(seed, replacing=True, sessions=iter(lambda: next_session_id(connection), -1), again=True)
     in_batches(connection, account, epoch, histories.take(400), Random(seed))
     query = "SELECT seq, place, replaced_qty, effective_qty FROM fills WHERE account_id = %s ORDER BY seq"
     before = connection.execute(query, (account.id,)).fetchall()

@@ -27,6 +27,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "order": ("client_order_id", "state"),  # what became of it
     "fill": ("symbol", "side", "qty", "price", "venue_trade_id"),
     "reversal": ("fill_id", "qty", "reason"),  # takes back so much of a provisional fill
+    "attribution": ("fill_id", "client_order_id", "evidence"),  # of a fill that counts for no order: whose it is
     "level": ("symbol", "stop", "take"),  # where a position's stop and take now rest
     # deposit (above 0), withdrawal (below 0), correction, conversion: paid in or out; funding: earned or lost
     "adjustment": ("type", "asset", "amount", "reason", "evidence"),
