@@ -17,7 +17,7 @@ from atb.core.errors import ExchangeRefused, ExchangeUnavailable
 from atb.core.money import floor_to
 from atb.core.order_id import client_order_id
 from atb.core.orders import FINAL, NewOrder, SeenFill, SeenOrder
-from atb.core.timeframe import moment
+from atb.core.timeframe import in_ms, moment
 from atb.engine.reasons import REASON_NAMES
 from atb.execution.adopting import fill_entry, fill_name
 from atb.execution.bare import BareTime
@@ -253,7 +253,7 @@ class Executor:
                 [self._order_entry({"client_order_id": name, "state": "open", "venue_order_id": seen.venue_order_id})]
             )
         if known.filled_qty < seen.filled_qty:
-            self._book_fills(s)
+            self._book_fills(s, in_ms(known.created_at))
         if known.filled_qty < seen.filled_qty:
             return False
         if seen.state in FINAL and known.state not in FINAL_STATES:
@@ -281,16 +281,25 @@ class Executor:
         sent_ms = order.created_at.timestamp() * 1000
         return self.broker.now_ms() > sent_ms + WINDOW_MS + SETTLE_MS
 
-    def _book_fills(self, s: int) -> None:
+    def _book_fills(self, s: int, since_ms: int | None = None) -> None:
+        """Executions since the latest that is booked, or since an order began: somebody may have booked later ones."""
         symbol, state = self.state.traded[s].symbol, self.state
-        since = max(state.filled_ms.get(s, 0) - OVERLAP_MS, state.opened_ms)
+        latest = state.filled_ms.get(s, 0)
+        begin = latest if since_ms is None else min(latest, since_ms)
         try:
-            fills = self.broker.fills(symbol, since)
+            fills = self.broker.fills(symbol, max(begin - OVERLAP_MS, state.opened_ms))
         except NOT_TOLD:
             return
-        new = [self._filled(s, fill) for fill in fills if fill_name(fill) not in state.booked[s]]
+        new = [self._filled(s, fill) for fill in fills if self._is_news(s, fill)]
         if new:
             self.append(new)
+
+    def _is_news(self, s: int, fill: SeenFill) -> bool:
+        """It is not booked, or was by somebody who did not know that it is of an order of ours."""
+        name, key = fill_name(fill), (fill.symbol.market, fill.symbol.id)
+        if name not in self.state.booked[s]:
+            return True
+        return name in self.state.books.unordered.by_id and (key, fill.venue_order_id) in self.state.by_venue
 
     def _book_ends(self, s: int) -> None:
         """Orders that work by the books and do not at the exchange: what became of them."""
