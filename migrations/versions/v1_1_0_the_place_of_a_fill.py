@@ -1,6 +1,7 @@
 """A fill that replaces a record by hand stands where the record stood, and says of how much it has. No peak is NULL.
 
-Also: a backup of a restored database leaves known from which dump it was restored.
+Also: fills are found by the order that they name; a backup of a restored database leaves known from which dump it was
+restored.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ def upgrade() -> None:
     op.alter_column("fills", "place", nullable=False)
     op.alter_column("fills", "replaced_qty", nullable=False)
     _index(["account_id", "market", "symbol", "place", "seq"])
+    named = sa.text("client_order_id <> ''")
+    op.create_index("fills_order", "fills", ["account_id", "client_order_id"], postgresql_where=named)
     op.alter_column("trading_sessions", "peak_balance", nullable=True)
     op.add_column("backup_stamp", sa.Column("restored_from", sa.Text(), nullable=True))
     op.add_column("backup_stamp", sa.Column("restored_tables", sa.Text(), nullable=True))
@@ -31,6 +34,7 @@ def downgrade() -> None:
     op.drop_column("backup_stamp", "restored_from")
     op.execute("UPDATE trading_sessions SET peak_balance = 0 WHERE peak_balance IS NULL")
     op.alter_column("trading_sessions", "peak_balance", nullable=False)
+    op.drop_index("fills_order", table_name="fills")
     _index(["account_id", "market", "symbol", "seq"])
     op.drop_column("fills", "replaced_qty")
     op.drop_column("fills", "place")

@@ -18,14 +18,19 @@ SYMBOLS = {"BTCUSDT": "BTC", "PEPEUSDT": "PEPE", "XYZUSDT": "XYZ"}
 KINDS = {
     "fill": 40, "close": 8, "through": 4, "provisional": 6, "reversal": 4, "deposit": 4, "withdrawal": 2, "correction": 2,
     "funding": 1, "conversion": 2, "external": 2, "by_hand": 2, "mark": 10, "level": 6, "intent": 6, "order": 5, "decision": 3,
-    "control": 2, "session": 2,
+    "control": 2, "session": 2, "whose": 6,
 }  # fmt: skip
 
 
 class Histories:
-    """Entries one after the other, with the recomputed account beside them. `sessions` are numbers to open sessions with."""
+    """Entries one after the other, with the recomputed account beside them. `sessions` are numbers to open sessions with.
 
-    def __init__(self, seed: int, *, replacing: bool, sessions: Iterator[int] | None = None) -> None:
+    again: some fills are told once more, under their ids; else what that comes to is an entry with an id of its own.
+    """
+
+    def __init__(
+        self, seed: int, *, replacing: bool, sessions: Iterator[int] | None = None, again: bool = False
+    ) -> None:  # fmt: skip
         self.random = Random(seed)
         self.account = Recomputed(QUOTE, replacing)
         self.at = BEGIN
@@ -33,6 +38,8 @@ class Histories:
         self.session: int | None = None
         self.opened: list[int] = []
         self.orders: dict[str, dict[str, Any]] = {}
+        self.to_come: dict[str, tuple[str, str]] = {}  # orders that fills name, and that are told of later
+        self.again, self.told = again, list[tuple[str, dict[str, Any]]]()
         self.halted = False
         self.count = 0
         self.scales = {s: (self.random.randint(-8, 8), self.random.randint(-6, 6)) for s in SYMBOLS}
@@ -85,9 +92,34 @@ class Histories:
         mine = [name for name, o in self.orders.items() if (o["symbol"], o["side"]) == (symbol, side)]
         if mine and not provisional and self.random.random() < 0.7:
             body["client_order_id"] = self.random.choice(mine)
+        elif not provisional and self.random.random() < 0.15:
+            body["client_order_id"] = self._unheard_of(symbol, side)
+        name = fill_id(symbol, side, str(body["venue_trade_id"]))
         if provisional:
             body |= {"provisional": True, "evidence": "seen on the screen", "may_be_booked": self.random.random() < 0.5}
-        return fill_id(symbol, side, str(body["venue_trade_id"])), "fill", body
+        else:
+            self.told.append((name, body))
+        return name, "fill", body
+
+    def _unheard_of(self, symbol: str, side: str) -> str:
+        """The name of an order that may be told of later, of another side at times."""
+        name = f"atb-{self._number()}"
+        self.to_come[name] = symbol, side if self.random.random() < 0.8 else "sell"
+        return name
+
+    def _whose(self, symbol: str) -> tuple[str, str, dict[str, Any]] | None:
+        """A fill is told once more, with its order: one that is there, or is not."""
+        if not self.told:
+            return None
+        name, body = self.random.choice(self.told[-20:])
+        names = [n for n, o in self.orders.items() if (o["symbol"], o["side"]) == (body["symbol"], body["side"])]
+        order = self.random.choice([*names, self._unheard_of(body["symbol"], body["side"])])
+        if self.again:
+            return name, "fill", body | {"client_order_id": order, "evidence": "told by the exchange"}
+        execution = next(e for e in self.account.executions if e.name == name)
+        if not self.account.may_be_of(execution, order):
+            return None
+        return f"w:{self._number()}", "attribution", {"fill_id": name, "client_order_id": order, "evidence": "test"}
 
     def _fill(self, symbol: str) -> tuple[str, str, dict[str, Any]]:
         side = "buy" if self._held(symbol) <= 0 or self.random.random() < 0.4 else "sell"
@@ -171,9 +203,12 @@ class Histories:
         return f"l:{self._number()}", "level", {"symbol": symbol, "stop": stop, "take": take}
 
     def _intent(self, symbol: str) -> tuple[str, str, dict[str, Any]]:
-        name = f"atb-{self._number()}"
+        name, side = f"atb-{self._number()}", self.random.choice(("buy", "sell"))
+        if self.to_come and self.random.random() < 0.5:
+            name = self.random.choice(list(self.to_come))
+            symbol, side = self.to_come.pop(name)
         body = {
-            "client_order_id": name, "symbol": symbol, "side": self.random.choice(("buy", "sell")), "type": "market",
+            "client_order_id": name, "symbol": symbol, "side": side, "type": "market",
             "qty": self._amount(self.scales[symbol][1]), "price": self.random.choice((None, self._amount(0))),
             "purpose": "exit" if self.halted else "entry",
         }  # fmt: skip

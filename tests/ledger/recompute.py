@@ -37,6 +37,7 @@ class Execution:
     provisional: bool
     at: datetime
     left: Fraction
+    order: str = ""  # the client id that it is known by
     slot: tuple[int, int] = (0, 0)  # its turn: that of the record it replaced, or its own
     taken: Fraction = Fraction(0)  # of records, in their stead
 
@@ -79,24 +80,26 @@ class Recomputed:
         self.executions: list[Execution] = []
         self.names: set[str] = set()
         self.place: dict[str, int] = {}
-        self.ours: set[str] = set()  # fills of our own orders
+        self.ordered: dict[str, tuple[Key, int]] = {}  # what our orders are for
         self.paid_in = self.funding = self.equity = self.peak = Fraction(0)
         self.other: dict[str, Fraction] = {}
         self.prices: dict[Key, Fraction] = {}
 
     def take(self, name: str, kind: str, at: datetime, body: Mapping[str, Any]) -> None:
         if name in self.names:
+            self._told_again(name, kind, body.get("client_order_id", ""))
             return
         self.names.add(name)
         self.place[name] = len(self.names)
         if kind == "intent":
             self.place[f"order {body['client_order_id']}"] = len(self.names)
-        if kind == "fill" and f"order {body.get('client_order_id')}" in self.place:
-            self.ours.add(name)
+            self.ordered[body["client_order_id"]] = ("spot", body["symbol"]), 1 if body["side"] == "buy" else -1
         if kind == "fill":
             self._fill(name, at, body)
+        elif kind == "attribution":
+            self._named(body["fill_id"]).order = body["client_order_id"]
         elif kind == "reversal":
-            next(e for e in self.executions if e.name == body["fill_id"]).left -= Fraction(body["qty"])
+            self._named(body["fill_id"]).left -= Fraction(body["qty"])
         elif kind == "mark":
             self.prices |= {("spot", symbol): Fraction(price) for symbol, price in body["prices"].items()}
         elif kind == "adjustment":
@@ -108,6 +111,21 @@ class Recomputed:
         if kind in ("fill", "reversal", "mark"):
             self._mark()
 
+    def _named(self, name: str) -> Execution:
+        return next(e for e in self.executions if e.name == name)
+
+    def may_be_of(self, e: Execution, order: str) -> bool:
+        """Whether it is news that an execution is of this order: of none so far, or of one that nobody has heard of."""
+        return not e.provisional and e.order not in {*self.ordered, order} and (not e.order or order in self.ordered)
+
+    def _told_again(self, name: str, kind: str, order: str) -> None:
+        if kind == "fill" and order and self.may_be_of(self._named(name), order):
+            self._named(name).order = order
+
+    def filled(self, order: str) -> Fraction:
+        mine = (e for e in self.executions if e.order == order and (e.key, e.sign) == self.ordered[order])
+        return sum((e.qty for e in mine), Fraction(0))
+
     def _fill(self, name: str, at: datetime, body: Mapping[str, Any]) -> None:
         key, sign, asset = ("spot", body["symbol"]), 1 if body["side"] == "buy" else -1, body["fee_asset"]
         kind = "quote" if asset == self.quote else "base" if asset == body["base"] else "other"
@@ -115,7 +133,8 @@ class Recomputed:
         mine = len(self.names)
         execution = Execution(
             name, key, sign, qty, Fraction(body["price"]), Fraction(body["fee"]), asset, kind,
-            Fraction(body.get("fee_quote", 0)), provisional, at, qty - Fraction(body.get("external_qty", 0)), (mine, mine),
+            Fraction(body.get("fee_quote", 0)), provisional, at, qty - Fraction(body.get("external_qty", 0)),
+            body.get("client_order_id", ""), (mine, mine),
         )  # fmt: skip
         if self.replacing and not provisional:
             records = [e for e in self.executions if (e.key, e.sign) == (key, sign) and self._is_exit_of(e, at, body)]
@@ -130,7 +149,7 @@ class Recomputed:
             self._mark()  # as it was told first
             begun = self._begun(execution)
             for e in list(self.executions):
-                mine = (e.key, e.sign) == (key, sign) and not e.provisional and e.name not in self.ours
+                mine = (e.key, e.sign) == (key, sign) and not e.provisional and e.order not in self.ordered
                 if mine and begun is not None and begun <= e.at and self._give(e, [execution]):
                     self._mark()
 

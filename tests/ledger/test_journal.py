@@ -91,6 +91,12 @@ def check_against(connection: Db, account: AccountRow, histories: Histories) -> 
         mine, rounds = [Fraction(pnl) for symbol, pnl in pnls if symbol == key[1]], list(should.rounds(key))
         assert len(mine) == len(rounds)
         assert all(abs(a - b.pnl) < Fraction(1, 10**15) for a, b in zip(mine, rounds, strict=True))
+    orders = connection.execute(
+        "SELECT client_order_id, filled_qty, state = 'filled', filled_qty >= qty FROM orders WHERE account_id = %s",
+        (account.id,),
+    ).fetchall()
+    assert {name: Fraction(qty) for name, qty, _, _ in orders} == {name: should.filled(name) for name in should.ordered}
+    assert all(filled == whole for _, _, filled, whole in orders)
     if histories.opened:
         latest = (
             "SELECT current_balance, peak_balance FROM trading_sessions WHERE account_id = %s "
@@ -103,7 +109,7 @@ def check_against(connection: Db, account: AccountRow, histories: Histories) -> 
 @pytest.mark.parametrize("seed", range(14))
 def test_the_tables_are_what_the_fold_says(connection: Db, new_account: NewAccount, seed: int) -> None:
     account, epoch = new_account()
-    histories = Histories(seed, replacing=True, sessions=iter(lambda: next_session_id(connection), -1))
+    histories = Histories(seed, replacing=True, sessions=iter(lambda: next_session_id(connection), -1), again=True)
     for _ in range(3):
         in_batches(connection, account, epoch, histories.take(25), Random(seed))
         assert told(connection, account) == []
@@ -116,7 +122,7 @@ def test_the_tables_are_what_the_fold_says_over_long_histories(
     connection: Db, new_account: NewAccount, seed: int
 ) -> None:
     account, epoch = new_account()
-    histories = Histories(seed, replacing=True, sessions=iter(lambda: next_session_id(connection), -1))
+    histories = Histories(seed, replacing=True, sessions=iter(lambda: next_session_id(connection), -1), again=True)
     in_batches(connection, account, epoch, histories.take(250), Random(seed))
     assert told(connection, account) == []
     check_against(connection, account, histories)
@@ -125,7 +131,7 @@ def test_the_tables_are_what_the_fold_says_over_long_histories(
 @pytest.mark.parametrize("seed", range(20, 23))
 def test_rebuilt_tables_are_the_same_and_stay_so(connection: Db, new_account: NewAccount, seed: int) -> None:
     account, epoch = new_account()
-    histories = Histories(seed, replacing=True, sessions=iter(lambda: next_session_id(connection), -1))
+    histories = Histories(seed, replacing=True, sessions=iter(lambda: next_session_id(connection), -1), again=True)
     in_batches(connection, account, epoch, histories.take(120), Random(seed))
     before = contents(connection, account)
     for _ in range(2):
@@ -155,7 +161,8 @@ def test_an_id_is_written_once(connection: Db, new_account: NewAccount) -> None:
     assert append(connection, account.id, epoch, entries[:20]) == []
     assert contents(connection, account) == before
     # An overlap, backwards, and one id twice in the batch: the first of the two counts.
-    other = entries[25]._replace(body={**entries[25].body, "more": "other"})
+    last = next(entry for entry in entries[20:] if entry.kind == "fill")
+    other = last._replace(body={**last.body, "more": "other"})
     second = append(connection, account.id, epoch, [*entries[19:4:-1], *entries[20:], other])
     ids = [c.entry.id for c in (*first, *second)]
     assert len(ids) == len(set(ids))

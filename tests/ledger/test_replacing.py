@@ -14,7 +14,9 @@ from atb.core.errors import UsageError
 from atb.ledger.accounts import next_session_id
 from atb.ledger.audit import audit, rebuild
 from atb.ledger.entries import Entry
+from atb.ledger.fold import Account
 from atb.ledger.journal import append
+from atb.ledger.replacing import keys_to_fold_anew
 from tests.ledger.conftest import NewAccount
 from tests.ledger.histories import BEGIN, Histories
 from tests.ledger.test_journal import HOUR, Db, fill, in_batches
@@ -171,6 +173,86 @@ def test_what_is_not_the_recorded_exit_is_left_alone(connection: Db, book: Any, 
     assert held(connection, book) == before - Decimal("0.3")
 
 
+@pytest.mark.parametrize(("late", "left"), [(timedelta(0), 0), (timedelta(microseconds=1), Decimal("0.3"))])
+def test_an_exit_is_told_within_an_hour_of_its_record(
+    connection: Db, book: Any, late: timedelta, left: Decimal
+) -> None:
+    book(fill("1", "buy", "1", "100"), record("hand", "0.3", at=BEGIN + MINUTE))
+    book(fill("2", "sell", "0.3", "108", at=BEGIN + MINUTE + HOUR + late))
+    assert rows(connection, book, "SELECT effective_qty FROM fills WHERE account_id = %s AND provisional") == [left]
+
+
+def test_only_what_may_be_replaced_is_read_whole() -> None:
+    """Of a symbol with many fills, reading all of them is for the append that may fold them anew."""
+
+    def keys(*missing: Entry) -> set[tuple[str, str]]:
+        return keys_to_fold_anew(state, missing)
+
+    state, hand = Account("USDT"), record("hand", "0.3", at=BEGIN, may_be_booked=False)
+    state.apply_all([(1, fill("1", "buy", "1", "100")), (2, hand)])
+    there = {("spot", "BTCUSDT")}
+    assert keys(fill("2", "sell", "0.3", "108", at=BEGIN + HOUR)) == there
+    assert keys(fill("2", "sell", "0.3", "108", at=BEGIN + HOUR + timedelta(microseconds=1))) == set()
+    assert keys(fill("2", "buy", "0.3", "108"), fill("3", "sell", "1", "3000", symbol="ETHUSDT")) == set()
+    more = record("more", "0.3", symbol="ETHUSDT", may_be_booked=False)
+    assert keys(more) == set()
+    assert keys(more._replace(body={**more.body, "may_be_booked": True})) == {("spot", "ETHUSDT")}
+    assert keys(more, fill("3", "sell", "1", "3000", symbol="ETHUSDT")) == {("spot", "ETHUSDT")}
+    assert keys(more, taken_back(more)) == {("spot", "ETHUSDT")} and keys(taken_back(hand)) == there
+
+
+def taken_back(entry: Entry) -> Entry:
+    body = {"fill_id": entry.id, "qty": entry.body["qty"], "reason": "typed wrongly"}
+    return Entry(f"r:{entry.id}", "reversal", BEGIN, body)
+
+
+def test_a_record_is_taken_back_by_the_append_that_makes_it(connection: Db, new_account: NewAccount) -> None:
+    account, epoch = new_account()
+    append(connection, account.id, epoch, [fill("1", "buy", "1", "100"), level("l1", 90)])
+    hand = record("hand", "1", may_be_booked=False)
+    append(connection, account.id, epoch, [hand, taken_back(hand)])
+    assert audit(connection, account).problems == []
+    query = "SELECT size, stop_loss FROM positions WHERE account_id = %s AND status = 'OPEN'"
+    assert connection.execute(query, (account.id,)).fetchall() == [(1, 90)]
+    connection.rollback()
+
+
+@pytest.mark.parametrize(
+    ("minute", "left"), [(19, 0), (20, Decimal("0.5")), (21, Decimal("0.5")), (41, Decimal("0.5"))]
+)
+def test_an_exit_is_of_the_position_before_the_first_entry_that_followed(
+    connection: Db, book: Any, minute: int, left: Decimal
+) -> None:
+    book(fill("1", "buy", "1", "100"), record("hand", "0.5", at=BEGIN + 10 * MINUTE))
+    for name, at in (("2", 20), ("3", 40)):
+        book(fill(name, "buy", "1", "100", at=BEGIN + at * MINUTE))
+    book(fill("4", "sell", "0.5", "108", at=BEGIN + minute * MINUTE))
+    assert rows(connection, book, "SELECT effective_qty FROM fills WHERE account_id = %s AND provisional") == [left]
+
+
+@pytest.mark.parametrize("first", ["record", "fill"])
+@pytest.mark.parametrize(("before", "left"), [(MINUTE, Decimal("0.3")), (timedelta(0), 0)])
+def test_an_exit_is_of_a_position_that_was_held_then(
+    connection: Db, book: Any, first: str, before: timedelta, left: Decimal
+) -> None:
+    book(fill("1", "buy", "1", "100", at=BEGIN + 10 * MINUTE))
+    steps = [
+        record("hand", "0.3", at=BEGIN + 20 * MINUTE),
+        fill("2", "sell", "0.3", "108", at=BEGIN + 10 * MINUTE - before),
+    ]
+    book(*(steps if first == "record" else steps[::-1]))
+    assert rows(connection, book, "SELECT effective_qty FROM fills WHERE account_id = %s AND provisional") == [left]
+
+
+def test_the_fill_of_an_order_that_comes_with_it_is_no_exit_by_hand(connection: Db, new_account: NewAccount) -> None:
+    account, epoch = new_account()
+    append(connection, account.id, epoch, [fill("1", "buy", "1", "100")])
+    ours = fill("2", "sell", "0.3", "108", client_order_id="atb-1", at=BEGIN + MINUTE)
+    written = append(connection, account.id, epoch, [intent("atb-1"), ours, record("hand", "0.3")])
+    assert [chained.entry.kind for chained in written] == ["intent", "fill", "fill"]
+    assert audit(connection, account).problems == []
+
+
 def test_reversals_that_say_what_is_not_so_are_refused(connection: Db, book: Any) -> None:
     def reversal(by: str, of: str = "hand", qty: str = "0.3") -> Entry:
         body = {"fill_id": f"fill:spot:BTCUSDT:sell:{of}", "qty": Decimal(qty), "reason": "x", "by": by}
@@ -186,11 +268,11 @@ def test_reversals_that_say_what_is_not_so_are_refused(connection: Db, book: Any
     assert held(connection, book) == Decimal("0.4")
 
 
-@pytest.mark.parametrize("seed", [300, 302, 303])
+@pytest.mark.parametrize("seed", [301, 302, 304])
 def test_rebuilt_tables_know_the_places(connection: Db, new_account: NewAccount, seed: int) -> None:
     """Random histories do replace records out of turn, and a rebuild from the entries alone finds the same."""
     account, epoch = new_account()
-    histories = Histories(seed, replacing=True, sessions=iter(lambda: next_session_id(connection), -1))
+    histories = Histories(seed, replacing=True, sessions=iter(lambda: next_session_id(connection), -1), again=True)
     in_batches(connection, account, epoch, histories.take(400), Random(seed))
     query = "SELECT seq, place, replaced_qty, effective_qty FROM fills WHERE account_id = %s ORDER BY seq"
     before = connection.execute(query, (account.id,)).fetchall()

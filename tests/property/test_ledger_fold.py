@@ -47,6 +47,10 @@ def check_against(account: Account, should: Recomputed) -> None:
         held = account.positions.get(key)
         assert (Fraction(held.qty) if held else 0) == should.qty(key)
         assert held is None or held.qty != 0
+    assert {name: Fraction(order.filled_qty) for name, order in account.orders.items()} == {
+        name: should.filled(name) for name in should.ordered
+    }
+    assert all((o.state == "filled") == (o.filled_qty >= o.qty) for o in account.orders.values())
     left = [e for e in should.executions if e.left]
     apart = sum((e.cost for e in left if e.kind == "other"), Fraction(0))
     assert Fraction(account.fees) == sum((e.cost for e in left), Fraction(0))

@@ -17,7 +17,7 @@ from atb.core.errors import ExchangeRefused, ExchangeUnavailable, UsageError
 from atb.core.money import floor_to
 from atb.core.order_id import client_order_id
 from atb.core.orders import FINAL, NewOrder, SeenOrder
-from atb.core.timeframe import moment
+from atb.core.timeframe import in_ms, moment
 from atb.engine.reasons import REASON_NAMES
 from atb.execution.bare import BareTime
 from atb.execution.fills import NOT_TOLD, book_fills
@@ -256,7 +256,7 @@ class Executor:
                 [self._order_entry({"client_order_id": name, "state": "open", "venue_order_id": seen.venue_order_id})]
             )
         if known.filled_qty < seen.filled_qty:
-            self._book_fills(s)
+            self._book_fills(s, in_ms(known.created_at))
         if known.filled_qty < seen.filled_qty:
             return False
         if seen.state in FINAL and known.state not in FINAL_STATES:
@@ -284,8 +284,8 @@ class Executor:
         sent_ms = order.created_at.timestamp() * 1000
         return self.broker.now_ms() > sent_ms + WINDOW_MS + SETTLE_MS
 
-    def _book_fills(self, s: int) -> None:
-        book_fills(self, s)
+    def _book_fills(self, s: int, since_ms: int | None = None) -> None:
+        book_fills(self, s, since_ms)
 
     def _book_ends(self, s: int) -> None:
         """Orders that work by the books and do not at the exchange: what became of them."""

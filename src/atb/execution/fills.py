@@ -9,7 +9,7 @@ from atb.core.errors import ExchangeRefused, ExchangeUnavailable
 from atb.core.orders import SeenFill, SeenOrder
 from atb.core.timeframe import in_ms
 from atb.engine.reasons import REASON_NAMES
-from atb.execution.adopting import fill_entry
+from atb.execution.adopting import fill_entry, fill_name
 from atb.execution.external import by_hand
 from atb.execution.reconcile import locked_by
 from atb.execution.state import TradingState
@@ -31,17 +31,13 @@ class Event(NamedTuple):
     message: str
 
 
-def book_fills(executor: Executor, s: int) -> None:
-    """Append the executions of symbol s that are not in the ledger."""
+def book_fills(executor: Executor, s: int, since_ms: int | None = None) -> None:
+    """Append the executions of symbol s that are not in the ledger: since the latest that is, or since an order began
+    at since_ms, as somebody may have booked later ones."""
     broker, state = executor.broker, executor.state
-    symbol, known = state.traded[s].symbol, state.booked[s]
+    symbol = state.traded[s].symbol
     try:
-        fills = broker.fills(symbol, _since_ms(state, s))
-        new = [
-            f
-            for f in fills
-            if (f.side, f.venue_trade_id) not in known and (order_of(state, f) or not was_before(state, f))
-        ]
+        new = [fill for fill in broker.fills(symbol, _since_ms(state, s, since_ms)) if _is_news(state, s, fill)]
         sold = any(fill.side == "sell" and not order_of(state, fill) for fill in new)
         seen = broker.open_orders([symbol]) if sold else []
     except NOT_TOLD:
@@ -62,15 +58,22 @@ def order_of(state: TradingState, fill: SeenFill) -> str:
     return state.by_venue.get(((fill.symbol.market, fill.symbol.id), fill.venue_order_id), "")
 
 
+def _is_news(state: TradingState, s: int, fill: SeenFill) -> bool:
+    """It is not booked, or was by somebody who did not know that it is of an order of ours."""
+    if (fill.side, fill.venue_trade_id) in state.booked[s]:
+        return bool(order_of(state, fill)) and fill_name(fill) in state.books.unordered.by_id
+    return bool(order_of(state, fill)) or not was_before(state, fill)
+
+
 def was_before(state: TradingState, fill: SeenFill) -> bool:
     """Whether it was made before the account began: what came of it was there then."""
     return state.begun is not None and fill.at < state.begun
 
 
-def _since_ms(state: TradingState, s: int) -> int:
-    latest = state.filled_ms.get(s)
-    if latest is not None:
-        return latest - OVERLAP_MS
+def _since_ms(state: TradingState, s: int, since_ms: int | None) -> int:
+    times = [ms for ms in (state.filled_ms.get(s), since_ms) if ms is not None]
+    if times:
+        return min(times) - OVERLAP_MS
     return 0 if state.begun is None else in_ms(state.begun)
 
 

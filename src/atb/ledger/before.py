@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atb.core.errors import DatabaseError
 from atb.ledger import projections as tables
 from atb.ledger.accounts import COLUMNS as ACCOUNT
 from atb.ledger.accounts import AccountRow
+from atb.ledger.attributing import Naming
 from atb.ledger.entries import Entry, check, encode, genesis
 from atb.ledger.fold import Account, latest_of
 from atb.ledger.projections import Projection
@@ -26,6 +27,14 @@ LOCK = (
 SESSIONS = f"""SELECT {", ".join(tables.SESSIONS.columns)} FROM trading_sessions WHERE id = ANY(%s) OR id =
     (SELECT id FROM trading_sessions WHERE account_id = %s ORDER BY start_time DESC, id DESC LIMIT 1)"""
 
+# Fills that count for no order, of those that are named by an entry.
+UNORDERED = (
+    "AND NOT provisional AND {} AND NOT EXISTS (SELECT FROM orders AS o "
+    "WHERE o.account_id = fills.account_id AND o.client_order_id = fills.client_order_id)"
+)
+TOLD_AGAIN = UNORDERED.format("seq IN (SELECT e.seq FROM entries AS e WHERE e.account_id = %s AND e.id = ANY(%s))")
+OF_AN_INTENT = UNORDERED.format("client_order_id <> '' AND client_order_id = ANY(%s)")
+
 
 class Before(NamedTuple):
     """head: number and hash of the last entry; missing: the entries that are not there yet; ours: client ids of our
@@ -40,13 +49,13 @@ class Before(NamedTuple):
 
 def read_before(connection: Connection[Any], account_id: int, entries: Sequence[Entry]) -> Before:
     """Lock the account's authority and read. A ValueError for an id that was given to another fact before."""
-    batch = _by_id(entries)
+    ids = [check(entry).id for entry in entries]
     names = [e.body["client_order_id"] for e in entries if "client_order_id" in e.body]
     sessions = [e.session_id for e in entries if e.session_id is not None]
     sessions += [int(e.body["session_id"]) for e in entries if e.kind == "session"]
     queries: list[tuple[str, Sequence[Any]]] = [
         (LOCK, (account_id,)),
-        ("SELECT id, kind, body FROM entries WHERE account_id = %s AND id = ANY(%s)", (account_id, list(batch))),
+        ("SELECT id, kind, body FROM entries WHERE account_id = %s AND id = ANY(%s)", (account_id, ids)),
         (_select(tables.STATE), (account_id,)),
         (_select(tables.ASSETS), (account_id,)),
         (_select(tables.PRICES), (account_id,)),
@@ -57,25 +66,47 @@ def read_before(connection: Connection[Any], account_id: int, entries: Sequence[
     ]
     with connection.pipeline():
         cursors = [connection.execute(query, values) for query, values in queries]
+        of_orders = [connection.execute(*each) for each in _unordered(account_id, entries)]
     locked, there, *parts = (cursor.fetchall() for cursor in cursors)
     if not locked:
         raise DatabaseError(f"There is no account {account_id} in this database.", "See: atb db sessions")
     epoch, quote, *account = locked[0]
-    for name, kind, text in there:
-        _check_same(batch.pop(name), kind, json.loads(text))
-    missing, state = list(batch.values()), _state(account_id, quote, *parts)
+    state = _state(account_id, quote, *parts)
+    unordered = {fill.id: fill for cursor in of_orders for fill in map(fill_from, cursor.fetchall())}
+    facts = {name: (kind, json.loads(text)) for name, kind, text in there}
+    missing = list(_missing(entries, facts, Naming(state.orders, unordered.values())))
     keys = keys_to_fold_anew(state, missing)
     ours = _load_histories(connection, account_id, state, keys)
+    known = {fill.id: fill for fills in state.history.values() for fill in fills}
+    for fill in unordered.values():
+        state.unordered.add(known.get(fill.id, fill))  # what is folded anew is the same fill
     head = (parts[0][0][1], parts[0][0][2]) if parts[0] else (0, genesis(AccountRow(*account)))
     return Before(epoch, head, state, missing, ours)
 
 
-def _by_id(entries: Iterable[Entry]) -> dict[str, Entry]:
-    batch: dict[str, Entry] = {}
+def _unordered(account_id: int, entries: Sequence[Entry]) -> Iterator[tuple[str, Sequence[Any]]]:
+    """The queries for fills that count for no order and may count for one after these entries."""
+    told = [e.id for e in entries if e.kind == "fill" and e.body.get("client_order_id")]
+    told += [e.body["fill_id"] for e in entries if e.kind == "attribution"]
+    intended = [e.body["client_order_id"] for e in entries if e.kind == "intent"]
+    if told:
+        yield _select(tables.FILLS, TOLD_AGAIN), (account_id, account_id, told)
+    if intended:
+        yield _select(tables.FILLS, OF_AN_INTENT), (account_id, intended)
+
+
+def _missing(entries: Iterable[Entry], facts: dict[str, tuple[str, Any]], naming: Naming) -> Iterator[Entry]:
+    """What is not written yet, each id once. facts: kind and body of what is there by id."""
     for entry in entries:
-        first = batch.setdefault(check(entry).id, entry)
-        _check_same(entry, first.kind, first.body)
-    return batch
+        if entry.id not in facts:
+            facts[entry.id] = entry.kind, entry.body
+            naming.new(entry)
+            yield entry
+            continue
+        _check_same(entry, *facts[entry.id])
+        attribution = naming.again(entry)
+        if attribution is not None:
+            yield attribution
 
 
 def _check_same(entry: Entry, kind: str, body: Any) -> None:

@@ -28,6 +28,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     # external_qty: how much of it moved coins that are not the account's; what it did to those are adjustments
     "fill": ("symbol", "side", "qty", "price", "venue_trade_id"),
     "reversal": ("fill_id", "qty", "reason"),  # takes back so much of a provisional fill
+    "attribution": ("fill_id", "client_order_id", "evidence"),  # of a fill that counts for no order: whose it is
     "level": ("symbol", "stop", "take"),  # where a position's stop and take belong; by "operator": a tighter stop
     # deposit (above 0), withdrawal (below 0), correction, conversion: paid in or out; funding: earned or lost;
     # external: of what is at the exchange and not the account's: never traded, never counted

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal, localcontext
 from typing import Any, NamedTuple
 
+from atb.ledger.attributing import Unordered
 from atb.ledger.entries import Entry
 from atb.ledger.holdings import Holdings, folded
 from atb.ledger.records import (
@@ -69,6 +70,7 @@ class Account(Holdings):
         self.latest: Session | None = None  # begun last: its balances are the account's
         self.history: dict[Key, list[Fill]] = {}
         self.provisional: dict[str, Fill] = {}
+        self.unordered = Unordered()
         self.levels: dict[Key, dict[int, Levels]] = {}  # by the number of the fill that opened the position
         self.adjusted: set[str] = set()  # ids of the adjustments that are known here, as `history`
         self.halted = ""
@@ -138,11 +140,13 @@ class Account(Holdings):
             raise ValueError(f"There is an order {name} already.")
         if self.halted and body.get("purpose") == "entry" and not body.get("adopted"):  # what was sent was sent
             raise ValueError(f"The account is halted ({self.halted}): exits and stops go on, entries do not.")
-        self.orders[name] = Order(
+        order = self.orders[name] = Order(
             name, seq, entry.at, entry.at, entry.session_id, key_of(body), side_of(body), body["type"],
             positive(body["qty"], "qty"), optional(body.get("price")), optional(body.get("stop_price")), body.get("purpose", ""),
         )  # fmt: skip
         touched.orders.add(name)
+        for fill in self.unordered.take_all(order):
+            self._fill_order(order, fill)
 
     def _order(self, seq: int, entry: Entry, body: Body, touched: Touched) -> None:
         order = self.orders.get(body["client_order_id"])
@@ -165,12 +169,28 @@ class Account(Holdings):
             self._book_in_place(fill, self.awaited, touched)
         if self.history[fill.key][-1] is fill:
             self.prices[fill.key] = fill.price
+            if fill.key in self.positions:  # a fill that is not the account's trades nothing, and tells a price
+                touched.positions.add(fill.key)
         if fill.provisional:
             self.provisional[fill.id] = fill
-        elif fill.client_order_id in self.orders:
-            self._fill_order(self.orders[fill.client_order_id], fill)
-            touched.orders.add(fill.client_order_id)
+        else:
+            self._count(fill, touched)
         self._mark(seq, entry, "fill", touched)
+
+    def _count(self, fill: Fill, touched: Touched) -> None:
+        """For the order that the fill names, or for none while that is not known."""
+        order = self.orders.get(fill.client_order_id)
+        if order is None:
+            self.unordered.add(fill)
+            return
+        self._fill_order(order, fill)
+        touched.orders.add(order.client_order_id)
+
+    def _attribution(self, seq: int, entry: Entry, body: Body, touched: Touched) -> None:
+        fill = self.unordered.take(body["fill_id"])
+        fill.client_order_id = body["client_order_id"]
+        touched.fills.append(fill)
+        self._count(fill, touched)
 
     def _book_in_place(self, fill: Fill, awaited: Awaited, touched: Touched) -> None:
         """Where the record stood that it replaces: what was entered since then is another position.
@@ -202,7 +222,7 @@ class Account(Holdings):
                 f"Order {order.client_order_id} is to {order.side} {order.key[1]}, not what {fill.id} says."
             )
         order.filled_qty += fill.qty
-        order.updated_at = fill.at
+        order.updated_at = max(order.updated_at, fill.at)
         order.state = settled(order, "partially_filled")
 
     def _reversal(self, seq: int, entry: Entry, body: Body, touched: Touched) -> None:
@@ -339,8 +359,8 @@ class Account(Holdings):
 
 _TAKE = {
     "session": Account._session, "intent": Account._intent, "order": Account._order, "fill": Account._fill,
-    "reversal": Account._reversal, "level": Account._level, "adjustment": Account._adjustment,
-    "mark": Account._take_mark, "decision": Account._decision, "control": Account._control,
+    "reversal": Account._reversal, "attribution": Account._attribution, "level": Account._level,
+    "adjustment": Account._adjustment, "mark": Account._take_mark, "decision": Account._decision, "control": Account._control,
 }  # fmt: skip
 
 

@@ -23,10 +23,12 @@ SAME_EXIT = timedelta(hours=1)  # an execution later than this after a record by
 def keys_to_fold_anew(state: Account, missing: Sequence[Entry]) -> set[Key]:
     """The symbols of which a fill may be taken back by these entries: all their fills must be known."""
     fills = {entry.id: entry for entry in missing if entry.kind == "fill"}
+    recorded = [entry for entry in fills.values() if entry.body.get("provisional")]
+    told = [entry for entry in fills.values() if not entry.body.get("provisional")]
     by_hand = [(fill.key, fill.side, fill.at) for fill in state.provisional.values()]
-    by_hand += [(key_of(e.body), e.body["side"], e.at) for e in fills.values() if e.body.get("provisional")]
+    by_hand += [(key_of(e.body), e.body["side"], e.at) for e in recorded]
     keys = {
-        key for key, side, at in by_hand for e in fills.values()
+        key for key, side, at in by_hand for e in told
         if (key_of(e.body), e.body["side"]) == (key, side) and e.at <= at + SAME_EXIT
     }  # fmt: skip
     keys |= {key_of(e.body) for e in fills.values() if _may_be_booked(e.body)}
@@ -113,12 +115,12 @@ def _is_of(state: Account, record: Fill, entry: Entry) -> bool:
 
 def booked_exits(state: Account, record: Fill, ours: Collection[str]) -> list[Fill]:
     """Fills of the exchange that may be what is recorded as `record`: of its side, since its position was entered, by
-    no order of ours, and not yet taken for another record."""
+    no order of ours. (They may stand for other records already.)"""
     begun = _begun(state, record)
     return [
         fill for fill in state.history[record.key]
         if fill.side == record.side and not fill.provisional and fill.client_order_id not in {*ours, *state.orders}
-        and fill.replaced < fill.effective and begun is not None and begun <= fill.at
+        and begun is not None and begun <= fill.at
     ]  # fmt: skip
 
 

@@ -151,6 +151,7 @@ fills = Table(
     UniqueConstraint("account_id", "market", "symbol", "side", "venue_trade_id"),
     _one_of("side", "buy", "sell"),
     Index("fills_symbol", "account_id", "market", "symbol", "place", "seq"),
+    Index("fills_order", "account_id", "client_order_id", postgresql_where=text("client_order_id <> ''")),
     Index("fills_provisional", "account_id", postgresql_where=text("provisional AND effective_qty > 0")),
 )  # fmt: skip
 
