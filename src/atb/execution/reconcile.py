@@ -16,7 +16,7 @@ from atb.core.errors import Disagreement
 from atb.core.orders import Balance, SeenOrder, SeenTransfer
 from atb.core.types import Symbol, symbol_for
 from atb.execution.adopting import is_ours
-from atb.execution.state import Traded
+from atb.execution.traded import Traded
 from atb.ledger.fold import Account
 from atb.ledger.records import Fill, Key, exactly
 
