@@ -15,8 +15,8 @@ from atb.core.order_id import client_order_id
 from atb.core.policy import make_policy
 from atb.core.timeframe import ManualClock
 from atb.engine.rules import make_rules
-from atb.execution.copying import CopyJournal
-from atb.execution.executor import Event, Executor, catch_up
+from atb.execution.compared import compare, read_account
+from atb.execution.executor import Event
 from atb.execution.reconcile import BOOK, LEAVE, REFUSE, Verdict, expected
 from atb.execution.reconciler import Reconciler
 from atb.execution.session import Session, Wish, open_session
@@ -314,18 +314,15 @@ def test_a_copy_tells_the_same_and_writes_nothing(server: Postgres, case: Case) 
     with connect(server.where(engine.database)) as connection:
         before = connection.execute("SELECT count(*) FROM entries").fetchone()
         connection.commit()
-        state, books = (
-            TradingState(engine.state.traded, RULES, "USDT"),
-            TradingState(engine.state.traded, RULES, "USDT"),
-        )
-        for each in (state, books):
-            catch_up(engine.session.journal, each)
-        journal = CopyJournal(engine.session.journal, books.books, state.seq)
-        copy = Reconciler(Executor(engine.broker, journal, state, engine.executor.identity, 1), engine.pause)
-        verdict = copy.start()
-        assert explained(verdict) == [("USDT", "250", BOOK)]
-        assert {entry.kind for entry in journal.entries} == {"fill", "adjustment"}
-        assert expected(state.books, "binance")["USDT"] == case.account.totals["USDT"]
+        account = engine.session.account
+        chain = read_account(engine.session.journal, account)
+        assert chain.symbols == [BTC]
+        compared = compare(engine.session.journal, account, chain, engine.broker, engine.pause)
+        assert [(line.subject, line.action) for line in compared.verdict.lines] == [
+            ("BTCUSDT", BOOK), ("BTCUSDT", BOOK), ("USDT", BOOK),
+        ]  # fmt: skip
+        assert {entry.kind for entry in compared.entries} == {"fill", "adjustment"}
+        assert expected(compared.journal.books, "binance")["USDT"] == case.account.totals["USDT"]
         assert connection.execute("SELECT count(*) FROM entries").fetchone() == before
     engine.cycle()
     engine.agrees()

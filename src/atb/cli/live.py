@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atb.cli import backtest as options
-from atb.cli import live_control
+from atb.cli import live_control, live_sync
 from atb.cli.lean import LeanCommand, LeanGroup
 from atb.cli.policy_options import with_policy_options
 
@@ -104,6 +104,7 @@ def run(
 
 app.command(RUN, cls=LeanCommand, help=HELP, no_args_is_help=True, hidden=True)(with_policy_options(run))
 live_control.register(app)
+live_sync.register(app)
 
 
 def _ended_by_signal() -> Callable[[], bool]:
