@@ -45,12 +45,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 class Engine:
     """What trades, without its loop. `events`: what it told; each look waits for nothing."""
 
-    def __init__(self, server: Postgres, case: Case, name: str = "", money: str | None = None, **start: Any) -> None:
+    def __init__(
+        self, server: Postgres, case: Case, name: str = "", money: str | None = None, key_identity: str = "k1", **start: Any
+    ) -> None:  # fmt: skip
         self.case, self.server, self.database = case, server, name or server.database()
         self.broker = BinanceBroker(SignedSession("binance", case.server.url, PATIENCE, case.key), [BTC])
         self.events: list[Event] = []
         traded = [Traded(BTC, self.broker.market_rules(BTC))]
-        wish = Wish("main", "binance", "real", traded, RULES, "test", "1m", {}, Decimal(0), "k1")
+        wish = Wish("main", "binance", "real", traded, RULES, "test", "1m", {}, Decimal(0), key_identity)
         clock = ManualClock(case.exchange.now_ms)
         self.session: Session = open_session(
             server.where(self.database), wish, clock, lambda state: self.broker, self.events.append, patience_s=2.0
