@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 from atb.core.errors import ExchangeRefused, ExchangeUnavailable
@@ -84,10 +85,17 @@ def _append(executor: Executor, entries: Sequence[Entry]) -> None:
 
 def _foreign(executor: Executor, fill: SeenFill, seen: Sequence[SeenOrder]) -> list[Entry]:
     books = executor.state.books
-    resting = [o for o in seen if o.client_order_id in books.orders and o.created_at <= fill.at]
     what = f"{fill.side} {fill.qty:f} {fill.symbol.id} at {fill.price:f} by no order of this account"
     executor.tell(Event("warning", "foreign_fill", what))
-    return by_hand(books, fill, locked_by(resting, fill.symbol.base), executor.session_id)
+    return by_hand(books, fill, _resting(executor.state, fill, seen), executor.session_id)
+
+
+def _resting(state: TradingState, fill: SeenFill, seen: Sequence[SeenOrder]) -> Decimal:
+    """How much of the account's own was locked by its own orders when this was executed. All but less than a lot is all."""
+    ours = [o for o in seen if o.client_order_id in state.books.orders and o.created_at <= fill.at]
+    s = state.index[fill.symbol.market, fill.symbol.id]
+    locked, held = locked_by(ours, fill.symbol.base), state.held(s)
+    return max(locked, held) if locked and held - locked < state.traded[s].rules.lot else locked
 
 
 def _filled(executor: Executor, s: int, fill: SeenFill) -> Entry:

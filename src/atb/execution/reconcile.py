@@ -16,7 +16,9 @@ from atb.core.errors import Disagreement
 from atb.core.orders import Balance, SeenOrder, SeenTransfer
 from atb.core.types import Symbol, symbol_for
 from atb.execution.adopting import is_ours
+from atb.execution.external import FOREIGN, IN_KIND
 from atb.execution.traded import Traded
+from atb.ledger.entries import Entry
 from atb.ledger.fold import Account
 from atb.ledger.records import Fill, Key, exactly
 
@@ -72,6 +74,24 @@ class Verdict(NamedTuple):
             what += f" ({first.database:f} here, {first.exchange:f} there)"
         what += f", and {more} more." if more else "."
         return Disagreement(what, f"Look, and if it is right so, accept it: {command}")
+
+
+def order_lines(entries: Iterable[Entry]) -> list[Line]:
+    """What was executed, and which orders were found, as lines of what is booked."""
+    lines = []
+    for entry in entries:
+        body = entry.body
+        if entry.kind == "intent":
+            qty, why = Decimal(body["qty"]), f"an order of this account that was not in the ledger: {body['purpose']}"
+            lines.append(Line(f"{body['symbol']} {body['client_order_id']}", None, qty, qty, why, BOOK))
+        elif entry.kind == "fill" and body["reason"] != IN_KIND:
+            qty = Decimal(body["qty"])
+            hand = ", by hand" if body["reason"] == FOREIGN else ""
+            why = (
+                f"executed: {body['side']} {qty:f} at {Decimal(body['price']):f} (trade {body['venue_trade_id']}){hand}"
+            )
+            lines.append(Line(body["symbol"], None, None, qty if body["side"] == "buy" else -qty, why, BOOK))
+    return lines
 
 
 def symbol_of(books: Account, venue: str, traded: Iterable[Traded], asset: str) -> Symbol | None:

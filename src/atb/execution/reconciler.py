@@ -30,6 +30,7 @@ from atb.ledger.entries import Entry
 BEFORE = timedelta(days=2)  # a deposit may be told with the time at which it set out
 LOOKS, PAUSE_S = 3, 1.0  # at a start, before a difference is believed
 SETTLING_S = 10  # how long a start waits for orders of unknown fate
+CLOCKS_DIFFER = timedelta(seconds=2)
 REMEMBERED = timedelta(days=90)  # how far back a first start looks for orders of an earlier life
 LAST = "SELECT max(at) FROM entries WHERE account_id = %s AND kind NOT IN ('session', 'control')"
 
@@ -82,11 +83,18 @@ class Reconciler:
                     f"This account {what} before ({ours[-1]} in {symbol.id}), and this database knows nothing of it.",
                     "Restore it: atb db restore FILE; or cancel those orders at the exchange and begin anew.",
                 )
-        at = self._now()
-        balances = broker.balances()
-        if any(fill.at >= at for symbol in self._symbols for fill in broker.fills(symbol, _ms(at))):
-            raise ExchangeUnavailable("Somebody trades on this account just now: what is there first is not clear.")
-        self.executor.append(first_entries(balances, self.state.books.quote, money, at))
+        self.executor.append(self._first(money))
+
+    def _first(self, money: Decimal | None) -> list[Entry]:
+        """As of a moment ago: nothing may have been executed since then, or it would count twice or never."""
+        broker = self.executor.broker
+        for _ in range(LOOKS):
+            at = self._now() - CLOCKS_DIFFER
+            balances = broker.balances()
+            if not any(broker.fills(symbol, _ms(at)) for symbol in self._symbols):
+                return first_entries(balances, self.state.books.quote, money, at)
+            self.pause(PAUSE_S + CLOCKS_DIFFER.total_seconds())
+        raise ExchangeUnavailable("Somebody trades on this account just now: what was there first is not clear.")
 
     def _adopted(self) -> list[Entry]:
         """After an older dump was restored, the exchange remembers orders that we do not."""

@@ -236,12 +236,8 @@ class TradingState:
         else:  # what was paid for the lots, whatever the fee was taken from
             value, cost = float(after - before) * price, self._fee_in_quote(body, price) * float(own)
         order = self.books.orders.get(body.get("client_order_id", ""))
-        asked = order is not None and order.purpose in TARGET_PURPOSES
+        asked = order is not None and order.purpose in TARGET_PURPOSES and order.client_order_id not in self.adopted
         self.stepper.executed(s, lots, value, cost, CODES.get(body.get("reason", ""), SIGNAL), asked=asked)
-        if (
-            order is not None and order.client_order_id in self.adopted and lots > 0
-        ):  # its decision is lost: it is wanted
-            self.position(s).target_qty = self.position(s).qty
         self._guard(s)
 
     def _own_share(self, body: Mapping[str, Any]) -> Decimal:
