@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,14 @@ def cut(connection: Db) -> None:
         wire.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.mark.parametrize("breaks", [end, cut])
+def idle(connection: Db) -> None:
+    """The server takes it away from who uses it too rarely: somebody thinks about an answer, say."""
+    connection.execute("SET idle_session_timeout = '1ms'")
+    connection.commit()
+    time.sleep(0.2)
+
+
+@pytest.mark.parametrize("breaks", [end, cut, idle])
 def test_a_connection_that_breaks_is_replaced(url: str, breaks: Callable[[Db], None]) -> None:
     said: list[str] = []
     work = Work(breaks)
@@ -186,7 +194,7 @@ def test_connections_that_all_break_are_given_up_in_time(url: str) -> None:
 
     with Line(from_url(url), patience_s=1.0) as line, pytest.raises(OutcomeUnknown, match="was stopped") as error:
         line.surely(never)
-    assert "atb db trades" in error.value.hint
+    assert line.connection.closed and "atb db trades" in error.value.hint
     assert 2 <= len(set(map(id, runs))) == len(runs) <= 10  # with pauses between them
 
 

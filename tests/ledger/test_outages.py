@@ -6,12 +6,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from decimal import Decimal
 from typing import Any
 
 import psycopg
 import pytest
 
-from atb.core.errors import DatabaseError, DatabaseUnavailable, OutcomeUnknown
+from atb.core.errors import DatabaseError, DatabaseUnavailable, OutcomeUnknown, UsageError
 from atb.ledger import connect as connecting
 from atb.ledger import reading as reads
 from atb.ledger.accounts import open_account, take_authority
@@ -332,6 +333,23 @@ def test_what_an_engine_reads_cannot_write_and_what_it_appends_can(engine: Engin
     assert engine.journal.read(Work(lambda connection, run: None)) == [1, 2]
     assert len(engine.journal.append([buy(2)])) == 1
     assert engine.outages == []
+
+
+def test_a_connection_that_saw_an_error_is_used_by_nobody_again(engine: Engine) -> None:
+    """Whatever it was: only a new connection is known to be good."""
+
+    def backend(connection: Db) -> int:
+        return connection.info.backend_pid
+
+    first = engine.journal.read(backend)
+    assert engine.journal.read(backend) == first  # a good one is kept
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        engine.journal.read(lambda connection: connection.execute("SELECT * FROM nothing"))
+    second = engine.journal.read(backend)
+    with pytest.raises(UsageError):
+        engine.journal.append([buy(1)._replace(body={**buy(1).body, "qty": Decimal(7)})])
+    third = engine.journal.read(backend)
+    assert len({first, second, third}) == 3
 
 
 def test_an_engine_that_lost_its_patience_tells_of_the_outage_when_it_is_over(victim: Victim, engine: Engine) -> None:

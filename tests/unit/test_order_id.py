@@ -24,6 +24,14 @@ def test_it_says_what_it_is_for(minutes: int, purpose: str, attempt: int) -> Non
     assert not is_ours(text, ACCOUNT, "ETHUSDT") and not is_ours(text, "binance:spot:real:k2", "BTCUSDT")
 
 
+def test_a_tag_is_four_characters_also_where_it_begins_with_zeros() -> None:
+    tags = [tag(f"account {n}") for n in range(3_000)]
+    assert {len(text) for text in tags} == {4} and {text[:2] for text in tags} >= {"00", "0a"}
+    name = f"account {next(n for n, text in enumerate(tags) if text.startswith('00'))}"
+    text = client_order_id(name, "BTCUSDT", 0, "entry")
+    assert parse_order_id(text) == OrderId(tag(name), tag("BTCUSDT"), 0, "entry", 0) and is_ours(text, name, "BTCUSDT")
+
+
 def test_another_thing_has_another_id() -> None:
     ids = [
         client_order_id(account, symbol, minute * 60_000, purpose, attempt)
