@@ -10,7 +10,6 @@ import pytest
 from atb.core.errors import DataError, ExchangeUnavailable, UsageError
 from atb.core.types import Symbol
 from atb.data.store import CandleStore, series_key
-from atb.venue.rate_budget import LIMITS, Limit
 from tests.venue.exchange import HOUR_MS, Fault, Rows
 from tests.venue.market_time import MarketTime, check_windows, hours
 from tests.venue.test_candles import START, made, with_holes
@@ -18,12 +17,6 @@ from tests.venue.test_candles import START, made, with_holes
 COUNT = 60
 BEGIN = START + 40 * HOUR_MS + 20 * 60_000  # forty candles have closed, one is twenty minutes old
 AT = START + 40 * HOUR_MS
-
-
-@pytest.fixture(autouse=True)
-def no_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hours pass in seconds here; a budget goes by the real clock."""
-    monkeypatch.setitem(LIMITS, "coinbase", Limit(10**6, 1))
 
 
 def other(count: int = COUNT, seed: int = 8) -> Rows:
