@@ -258,15 +258,29 @@ def test_gaps_of_the_exchange_are_those_of_the_backtest(where: Where, tmp_path: 
         no_differences(account, process, end, 10)
 
 
-def test_a_stop_that_was_touched_while_nobody_lived_fills_in_its_candle(where: Where, tmp_path: Path) -> None:
-    """Up for a day, then a fall of which the dead process saw nothing, then up again."""
-    rows = made(80)
-    close = 40_000 + 20.0 * np.arange(80)
+def rising(count: int, falls_at: int) -> Rows:
+    """A little up each hour; one hour goes far below and far above, and comes back."""
+    rows = made(count)
+    close = 40_000 + 20.0 * np.arange(count)
     rows[:, 4], rows[:, 1] = close, np.append(close[0], close[:-1])
     rows[:, 2], rows[:, 3] = np.maximum(rows[:, 1], rows[:, 4]) + 5, np.minimum(rows[:, 1], rows[:, 4]) - 5
-    rows[55, 3] = 38_000
-    with MarketTime(tmp_path, [rows], FIRST + 60_000) as market:
-        account = Account(where, market, {"stop_loss": 0.01, "fraction": 0.5}, "asleep")
+    rows[falls_at, 2:4] = 46_000, 38_000
+    return rows
+
+
+def exits_of(process: Process, symbol: str) -> list[tuple[str, int]]:
+    """Why, and in which candle."""
+    fills = process.session.state.books.history["spot", symbol]
+    return [(f.reason, round((f.at.timestamp() * 1000 - START) / HOUR_MS)) for f in fills if f.side == "sell"]
+
+
+WIDE = {"stop_loss": 0.02, "take_profit": 0.05, "fraction": 0.4}
+
+
+def test_a_stop_that_was_touched_while_nobody_lived_fills_in_its_candle(where: Where, tmp_path: Path) -> None:
+    """The dead process saw nothing of a candle that touched stop and take: the stop, once, at its price."""
+    with MarketTime(tmp_path, [rising(80, 55)], FIRST + 60_000) as market:
+        account = Account(where, market, WIDE, "asleep")
         process = account.start()
         account.trade(process, START + 50 * HOUR_MS)
         assert process.session.state.position(0).qty
@@ -274,8 +288,29 @@ def test_a_stop_that_was_touched_while_nobody_lived_fills_in_its_candle(where: W
         market.go_to(START + 70 * HOUR_MS + 60_000)
         process = account.start()
         process.turn()
-        fills = process.session.state.books.history["spot", "BTCUSDT"]
-        (stop,) = [fill for fill in fills if fill.reason == "stop_loss"]
-        assert stop.at.timestamp() * 1000 == START + 55 * HOUR_MS
-        assert account.compared(process, START + 70 * HOUR_MS).differences == []
+        assert exits_of(process, "BTCUSDT") == [("stop_loss", 55)]
+        no_differences(account, process, START + 70 * HOUR_MS, 2)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_rests_meets_the_candles_that_came_too_late_to_decide_on(
+    where: Where, tmp_path: Path, restart: bool
+) -> None:
+    """The rows go on without a symbol. When its candles come, its stop fills in the one that touched it."""
+    with MarketTime(tmp_path, [rising(80, 79), rising(80, 55)], FIRST + 60_000) as market:
+        account = Account(where, market, WIDE, f"late {restart}")
+        process = account.start()
+        account.trade(process, START + 52 * HOUR_MS + 30_000)
+        assert process.session.state.position(1).qty
+        market.server.add(Fault("status", where="ETHUSDT"))
+        account.trade(process, START + 60 * HOUR_MS + 30_000)
+        decided = process.session.state.last_closes
+        assert [close and (close[0] - START) // HOUR_MS for close in decided] == [59, 51]
+        market.server.heal()
+        if restart:
+            account.end(process)
+            process = account.start()
+        account.trade(process, START + 62 * HOUR_MS + 60_000)
+        assert exits_of(process, "ETHUSDT") == [("stop_loss", 55)]
+        assert process.session.state.last_closes[1] == (START + 61 * HOUR_MS, 40_000 + 20.0 * 61)
         account.end(process)

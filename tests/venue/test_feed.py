@@ -110,12 +110,29 @@ def test_answers_that_are_wrong_for_a_while_leave_no_trace(tmp_path: Path, venue
     assert not market.told("candle_corrected")
 
 
-def test_no_answer_makes_a_candle_close_before_its_time(tmp_path: Path) -> None:
-    """One candle too many, made up: it is no proof that the one before it has closed."""
-    with MarketTime(tmp_path, [made(COUNT)], BEGIN) as market:
+@pytest.mark.parametrize("ahead_ms", [-2 * HOUR_MS, 0, 2 * HOUR_MS])
+@pytest.mark.parametrize("forming", [True, False])
+def test_no_answer_makes_a_candle_close_before_its_time(tmp_path: Path, ahead_ms: int, forming: bool) -> None:
+    """One candle too many, made up: it is no proof that the one before it has closed. Nor is that it did not change."""
+    with MarketTime(tmp_path, [made(COUNT)], BEGIN, ahead_ms=ahead_ms) as market:
         feed = market.feed(4)
+        market.exchange.forming = forming
         market.server.add(Fault("one more", "/klines"))
         assert market.rows_until(feed, AT + HOUR_MS - 1) == []
+
+
+def test_a_symbol_whose_close_is_not_settled_shows_nothing_of_what_follows(tmp_path: Path) -> None:
+    """Its answers contradict each other for longer than a row waits."""
+    with MarketTime(tmp_path, [made(COUNT), other()], BEGIN) as market:
+        feed = market.feed(4)
+        market.rows_until(feed, AT + HOUR_MS - 1)
+        market.server.add(*(Fault("half formed", where="ETHUSDT", times=1, skip=skip) for skip in range(0, 40, 2)))
+        rows = market.rows_until(feed, AT + HOUR_MS + 8_500)
+        assert [list(row.windows) for row in rows] == [["BTCUSDT"]]
+        assert list(feed.running()) == ["BTCUSDT"]
+        market.server.heal()
+        market.rows_until(feed, AT + HOUR_MS + 20_000)
+        assert list(feed.running()) == ["BTCUSDT", "ETHUSDT"] and len(market.told("candle_late")) == 1
 
 
 # --- gaps
