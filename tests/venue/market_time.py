@@ -36,7 +36,7 @@ class MarketTime:
         self.root, self.venue, self.timeframe, self.ahead_ms = root, venue, timeframe, ahead_ms
         self.symbols = SYMBOLS[venue][: len(series)]
         self.exchange = Exchange(now_ms)
-        self.exchange.forming = True
+        self.exchange.forming = "low"
         for symbol, rows in zip(self.symbols, series, strict=True):
             self.exchange.list(symbol.id, symbol.base, symbol.quote, {timeframe: rows})
         self.clock = ManualClock(now_ms - ahead_ms)

@@ -111,8 +111,8 @@ def test_answers_that_are_wrong_for_a_while_leave_no_trace(tmp_path: Path, venue
 
 
 @pytest.mark.parametrize("ahead_ms", [-2 * HOUR_MS, 0, 2 * HOUR_MS])
-@pytest.mark.parametrize("forming", [True, False])
-def test_no_answer_makes_a_candle_close_before_its_time(tmp_path: Path, ahead_ms: int, forming: bool) -> None:
+@pytest.mark.parametrize("forming", ["low", ""])
+def test_no_answer_makes_a_candle_close_before_its_time(tmp_path: Path, ahead_ms: int, forming: str) -> None:
     """One candle too many, made up: it is no proof that the one before it has closed. Nor is that it did not change."""
     with MarketTime(tmp_path, [made(COUNT)], BEGIN, ahead_ms=ahead_ms) as market:
         feed = market.feed(4)
@@ -195,20 +195,20 @@ def test_a_row_waits_for_the_late_one_and_then_goes_on_without(tmp_path: Path) -
 # --- outages
 
 
-@pytest.mark.parametrize("kind", ["status", "reset", "html"])
+@pytest.mark.parametrize("kind", ["status", "html"])
 def test_an_outage_is_state_and_all_its_rows_come_in_order(tmp_path: Path, kind: str) -> None:
     with MarketTime(tmp_path, [made(COUNT), other()], BEGIN) as market:
         feed = market.feed(6)
         rows = market.rows_until(feed, AT + HOUR_MS + 30_000)
         market.server.add(Fault(kind))
         requests = len(market.server.requests)
-        rows += market.rows_until(feed, AT + 6 * HOUR_MS)
+        rows += market.rows_until(feed, AT + 4 * HOUR_MS)
         assert [row.open_ms for row in rows] == [AT]
         assert set(feed.trouble) == {"BTCUSDT", "ETHUSDT"} == set(feed.stale(market.clock.now_ms()))
-        assert len(market.server.requests) - requests < 2 * 5 * 120 + 30, "at most every half minute"
+        assert len(market.server.requests) - requests < 2 * 3 * 120 + 30, "at most every half minute"
         market.server.heal()
-        rows += market.rows_until(feed, AT + 6 * HOUR_MS + 60_000)
-        assert [row.open_ms for row in rows] == hours(AT, 6)
+        rows += market.rows_until(feed, AT + 4 * HOUR_MS + 60_000)
+        assert [row.open_ms for row in rows] == hours(AT, 4)
         check_windows(market, rows, START, 6)
         assert not feed.stale(market.clock.now_ms())
     assert [event.code for event in market.events] == ["candles_unavailable", "candles_available"]
