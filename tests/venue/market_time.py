@@ -17,6 +17,7 @@ from atb.live.feed import Feed, Row
 from atb.venue.candle_tail import CandleTail
 from atb.venue.ccxt_candles import fetch_candles
 from atb.venue.ccxt_session import Patience
+from atb.venue.rate_budget import LIMITS, Limit
 from tests.venue.exchange import HOUR_MS, Exchange, Loopback, Rows
 
 SYMBOLS = {
@@ -35,7 +36,7 @@ class MarketTime:
         self.root, self.venue, self.timeframe, self.ahead_ms = root, venue, timeframe, ahead_ms
         self.symbols = SYMBOLS[venue][: len(series)]
         self.exchange = Exchange(now_ms)
-        self.exchange.forming = True
+        self.exchange.forming = "low"
         for symbol, rows in zip(self.symbols, series, strict=True):
             self.exchange.list(symbol.id, symbol.base, symbol.quote, {timeframe: rows})
         self.clock = ManualClock(now_ms - ahead_ms)
@@ -43,11 +44,16 @@ class MarketTime:
         self.events: list[Event] = []
 
     def __enter__(self) -> MarketTime:
+        self.limits = dict(LIMITS)
+        LIMITS.update(
+            {venue: Limit(10**6, 1) for venue in SYMBOLS}
+        )  # hours pass in seconds; a budget goes by the real clock
         self.server.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.server.__exit__(*error)
+        LIMITS.update(self.limits)
 
     def feed(self, lookback: int | list[int] = 1, **options: Any) -> Feed:
         """One that has loaded what it looks back on."""

@@ -108,7 +108,10 @@ class Feed:
             else:
                 failed = [] if self._ask(series) else [*failed, self._look_of(series).trouble]
         self._tell_trouble(now)
-        return self._rows(now)
+        rows = self._rows(now)
+        for series in () if rows else self.series:  # whoever decides on rows does not wait for a disk
+            self._store(series)
+        return rows
 
     def next_due_ms(self) -> int:
         """When to poll next, by this machine's clock: soon after a close, else as often as it was asked for."""
@@ -186,7 +189,6 @@ class Feed:
             if not tail.more or series.until_ms == before:
                 break
         look.answered(self._clock.now_ms())
-        self._store(series)
         return True
 
     def _measure(self, exchange_ms: int, asked_ms: int) -> None:

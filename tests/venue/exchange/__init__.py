@@ -9,6 +9,8 @@
         exchange.trade_at("ETHUSDT", "2400")                       # a gap; move_to() goes through what is between
     main.orders, main.trades, main.balances; exchange.log; exchange.invariants()
 
+    exchange.forming, exchange.lag_ms = "low", 2_000               # given candles form as the clock goes, finals are late
+
 It is one state, which outlives its clients; it shows what there is at `exchange.now_ms`, a clock that stands still
 until a test sets or runs it. A protocol is a package with a table of ROUTES; the matching knows none of them.
 """

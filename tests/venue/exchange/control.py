@@ -4,6 +4,7 @@ POST /control/price     {"symbol": "BTCUSDT", "price": "39000", "walk": false}
 POST /control/clock     {"advance_ms": 60000} or {"now_ms": ...} or {"factor": 1.0}
 POST /control/fault     {"kind": "reset", "path": "/order", "done": true, ...}; POST /control/heal {}
 POST /control/market    {"symbol": "BTCUSDT", "status": "HALT", "liquidity": "0.5", "level": "0.1", "spread": "1"}
+POST /control/candles   {"forming": "low", "lag_ms": 2000}
 POST /control/expire    {"order": 7}; POST /control/fill {"order": 7, "share": 0.5}
 POST /control/deposit   {"account": "main", "asset": "USDT", "amount": "1000"}
 POST /control/move      {"account": "main", "kind": "withdrawal", "asset": "USDT", "amount": "100", "fee": "1",
@@ -53,6 +54,10 @@ def market(exchange: Exchange, asked: Json) -> None:
         chosen.spread = exact(asked["spread"])
     if "liquidity" in asked or "level" in asked:
         exchange.shallow(asked["symbol"], asked.get("liquidity"), asked.get("level"))
+
+
+def candles(exchange: Exchange, asked: Json) -> None:
+    exchange.forming, exchange.lag_ms = asked.get("forming", exchange.forming), asked.get("lag_ms", exchange.lag_ms)
 
 
 def expire(exchange: Exchange, asked: Json) -> None:
@@ -117,6 +122,7 @@ ACTIONS: dict[tuple[str, str], Action] = {
     ("POST", "price"): price,
     ("POST", "clock"): clock,
     ("POST", "market"): market,
+    ("POST", "candles"): candles,
     ("POST", "expire"): expire,
     ("POST", "fill"): fill,
     ("POST", "deposit"): deposit,

@@ -34,7 +34,9 @@ class Exchange:
         self.engine = Engine(self.markets, self.clock.read)
         self.owner = Owner(self.engine, self.clock.read)  # what is done by hand
         self.rates = Rates()
-        self.forming = False  # given candles form while they run; else they show at once what they will be
+        self.forming = (
+            ""  # given candles form while they run, to their "low" or "high" first; else they show at once all
+        )
         self.lag_ms = 0  # how old what candles show is: a closed one is not final, and the next not there, for so long
         self.names = 0  # of orders to which the client gave none
         self._later: list[tuple[int, Callable[[], None]]] = []
@@ -90,7 +92,7 @@ class Exchange:
         rows = candles_of(self.listings[symbol].candles, self.markets[symbol].tape, timeframe)
         shown_ms = self.now_ms - self.lag_ms
         rows = rows[rows[:, 0] <= shown_ms]
-        return formed(rows, LENGTH_MS[timeframe], shown_ms) if self.forming else rows
+        return formed(rows, LENGTH_MS[timeframe], shown_ms, self.forming) if self.forming else rows
 
     # --- the market moves
 
