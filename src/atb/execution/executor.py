@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from atb.core.errors import ExchangeRefused, ExchangeUnavailable
+from atb.core.errors import DatabaseUnavailable, ExchangeRefused, ExchangeUnavailable
 from atb.core.order_id import client_order_id
 from atb.core.orders import FINAL, NewOrder, SeenFill, SeenOrder
 from atb.engine.reasons import REASON_NAMES
@@ -29,13 +29,24 @@ WINDOW_MS = 2_000  # the exchange may take a request this long after its intent
 SETTLE_MS = 3_000  # after the window, until "not found" means "never arrived"
 NOT_TOLD = (ExchangeUnavailable, ExchangeRefused)  # of what only asks
 MOST_STEPS = 12  # in one cycle and symbol; a plan needs at most four
+PROVISIONAL = 0  # the number of an entry that is not in the ledger yet, but in a spool
 OVERLAP_MS = 3_600_000  # how far back fills are asked for again: clocks differ, and some are told late
 
 
 class Journal(Protocol):
-    """Where entries go, and come from (ledger.steady.SteadyJournal)."""
+    """Where entries go, and come from (ledger.steady.SteadyJournal, execution.spooling_journal.SpoolingJournal).
+
+    away: the database is out, and what is appended is kept elsewhere. merges: how often such entries came into the ledger,
+    perhaps among those of others: whoever folded them folds anew.
+    """
 
     account_id: int
+
+    @property
+    def away(self) -> bool: ...
+
+    @property
+    def merges(self) -> int: ...
 
     def append(self, entries: Sequence[Entry]) -> list[Chained]: ...
 
@@ -52,44 +63,84 @@ class Event(NamedTuple):
 
 def catch_up(journal: Journal, state: TradingState) -> None:
     """Fold the entries that are in the ledger and not yet in the state."""
+    for seq, entry in entries_after(journal, state.seq):
+        state.take(seq, entry)
+
+
+def entries_after(journal: Journal, last: int) -> list[tuple[int, Entry]]:
     query = READ.replace("WHERE account_id = %s", "WHERE account_id = %s AND seq > %s")
 
     def entries(connection: Any) -> list[Any]:
         connection.execute("SET LOCAL TimeZone = 'UTC'")
-        return list(connection.execute(query, (journal.account_id, state.seq)).fetchall())
+        return list(connection.execute(query, (journal.account_id, last)).fetchall())
 
-    for seq, _, name, kind, at, session, text, *_ in journal.read(entries):
-        state.take(seq, Entry(name, kind, at, json.loads(text), session))
+    rows = journal.read(entries)
+    return [
+        (seq, Entry(name, kind, at, json.loads(text), session)) for seq, _, name, kind, at, session, text, *_ in rows
+    ]
 
 
 class Executor:
-    """One account at one venue. `identity`: what its client order ids are made with. `tell` gets events."""
+    """One account at one venue. `identity`: what its client order ids are made with. `tell` gets events; `halted` says why
+    nothing may be entered, if so (halt_file.HaltFile.why)."""
 
     def __init__(
-        self, broker: Broker, journal: Journal, state: TradingState, identity: str, session_id: int,
-        tell: Callable[[Event], None] = lambda _: None,
+        self, broker: Broker, journal: Journal, state: TradingState, identity: str, session_id: int | None,
+        tell: Callable[[Event], None] = lambda _: None, halted: Callable[[], str] = lambda: "",
     ) -> None:  # fmt: skip
         self.broker, self.journal, self.state = broker, journal, state
-        self.identity, self.session_id, self.tell = identity, session_id, tell
+        self.identity, self.session_id, self.tell, self.halted = identity, session_id, tell, halted
+        self.merges = journal.merges  # as of which the state was folded
 
     # The ledger.
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Append, and fold all that is new: also what others appended in between."""
         written = self.journal.append(entries)
-        if not written or written[0].seq != self.state.seq + 1:
+        if self._folds_anew():
+            return
+        if not self._provisional and (not written or written[0].seq != self.state.seq + 1):
             self.catch_up()
             return
         for chained in written:
-            self.state.take(chained.seq, chained.entry._replace(body=json.loads(chained.text)))
+            self.state.take(self.state.seq + 1, chained.entry._replace(body=json.loads(chained.text)))
 
     def catch_up(self) -> None:
-        """Fold what others appended: an operator's command beside this process."""
-        catch_up(self.journal, self.state)
+        """Fold what others appended: an operator's command beside this process. While the database is out, nothing."""
+        try:
+            entries = entries_after(self.journal, self.state.seq)
+        except DatabaseUnavailable:
+            if not self.journal.away:
+                raise
+            return
+        if self._provisional:  # the state's numbers are not the ledger's
+            self._folds_anew()
+            return
+        for seq, entry in entries:
+            self.state.take(seq, entry)
+
+    @property
+    def _provisional(self) -> bool:
+        """Whether something is folded that was not in the ledger then."""
+        return self.journal.away or self.journal.merges != self.merges
+
+    def _folds_anew(self) -> bool:
+        """After a merge, fold the ledger from its first entry. False where there was none, or the database is out again."""
+        if self.journal.away or self.journal.merges == self.merges:
+            return False
+        fresh, merges = self.state.fresh(), self.journal.merges
+        try:
+            catch_up(self.journal, fresh)
+        except DatabaseUnavailable:
+            return False
+        self.state, self.merges = fresh, merges
+        return True
 
     # One cycle: what happened, then what is left to do.
 
     def cycle(self) -> None:
+        if self._provisional:
+            self.catch_up()
         self.pull()
         for s in range(len(self.state.traded)):
             self.carry_on(s)
@@ -122,11 +173,24 @@ class Executor:
     # Each of these ends with the outcome in the ledger.
 
     def _place(self, wanted: Sequence[Wanted]) -> bool:
-        if self.state.books.halted and any(w.purpose == "entry" for w in wanted):
+        enters = any(w.purpose == "entry" for w in wanted)
+        if enters and (self.state.books.halted or self.journal.away or self.halted()):
             return False  # the next close forgets it
         named = [w.order._replace(client_order_id=self._name(w)) for w in wanted]
         window = Window(self.broker.now_ms(), WINDOW_MS)  # before the commit: a fence comes after it
-        self.append([self._intent(w.purpose, order) for w, order in zip(wanted, named, strict=True)])
+        try:
+            self.append([self._intent(w.purpose, order) for w, order in zip(wanted, named, strict=True)])
+        except DatabaseUnavailable:
+            if not self.journal.away:
+                raise
+            return False  # it is written nowhere, so it is not sent
+        if enters and (why := self.halted()):  # since a moment ago
+            self._conclude(named, "denied", why)
+            return False
+        return self._send(wanted, named, window)
+
+    def _send(self, wanted: Sequence[Wanted], named: Sequence[NewOrder], window: Window) -> bool:
+        """Send what the ledger knows of, once, and record what came of it."""
         try:
             if len(named) == 2:
                 seen = list(self.broker.place_pair(named[0], named[1], window))
@@ -137,13 +201,18 @@ class Executor:
             return False
         except ExchangeRefused as error:
             self._conclude(named, "rejected", error.what)
-            self.tell(Event("warning", "order_refused", f"{wanted[0].purpose} of {named[0].symbol.id}: {error.what}"))
+            self.refused(wanted, error)
             return False
         except ExchangeUnavailable as error:  # not sent, or certainly not taken
             self._conclude(named, "denied", error.what)
             return False
         recorded = [self._record(order) for order in seen]
         return all(recorded)
+
+    def refused(self, wanted: Sequence[Wanted], error: ExchangeRefused) -> None:
+        """The exchange certainly does not take this."""
+        what = f"{wanted[0].purpose} of {wanted[0].order.symbol.id}: {error.what}"
+        self.tell(Event("warning", "order_refused", what))
 
     def _cancel(self, s: int, order: Order) -> bool:
         symbol = self.state.traded[s].symbol
@@ -162,18 +231,22 @@ class Executor:
         """Write what the exchange says of an order. Whether all of it could be: an end counts only when every execution
         that it speaks of is booked, and these may be told later."""
         name, s = seen.client_order_id, self.state.index[seen.symbol.market, seen.symbol.id]
-        known = self.state.books.orders[name]
+        known = self._known(name)
         if known.state in ("intent", "unknown") or known.venue_order_id != seen.venue_order_id:
             self.append(
                 [self._order_entry({"client_order_id": name, "state": "open", "venue_order_id": seen.venue_order_id})]
             )
-        if known.filled_qty < seen.filled_qty:
+        if self._known(name).filled_qty < seen.filled_qty:
             self._book_fills(s)
-        if known.filled_qty < seen.filled_qty:
+        if self._known(name).filled_qty < seen.filled_qty:
             return False
-        if seen.state in FINAL and known.state not in FINAL_STATES:
+        if seen.state in FINAL and self._known(name).state not in FINAL_STATES:
             self._note(name, seen.state, "")
         return True
+
+    def _known(self, name: str) -> Order:
+        """As of now: the state may have been folded anew since."""
+        return self.state.books.orders[name]
 
     def _find(self, orders: Sequence[Order]) -> bool:
         """Look orders up by their client ids. Whether all of them are known now."""

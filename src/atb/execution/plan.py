@@ -42,9 +42,11 @@ def next_step(state: TradingState, s: int, pairs: bool) -> Step:
     unknown = [order for order in working if order.state in ("intent", "unknown")]
     if unknown:
         return Step(find=unknown)
+    p = state.position(s)
+    if s in state.flattening:
+        return _flatten(state, s, working)
     if any(order.purpose in TARGET_PURPOSES for order in working):
         return NOTHING
-    p = state.position(s)
     if p.target_qty > p.qty:
         return Step(place=[_market(state, s, "buy", "entry", p.target_qty - p.qty)])
     if p.target_qty < p.qty:
@@ -52,6 +54,17 @@ def next_step(state: TradingState, s: int, pairs: bool) -> Step:
         order = _market(state, s, "sell", purpose, p.qty - p.target_qty)
         return Step(cancel=working) if working else Step(place=[order])
     return _protect(working, protection(state, s, pairs))
+
+
+def _flatten(state: TradingState, s: int, working: list[Order]) -> Step:
+    """Whatever works is cancelled, entries first of all; only a sale that closes is waited for."""
+    others = [order for order in working if order.purpose != "emergency"]
+    if others:
+        return Step(cancel=others)
+    p = state.position(s)
+    if working or p.qty <= 0:
+        return NOTHING
+    return Step(place=[_market(state, s, "sell", "emergency", p.qty)])
 
 
 def protection(state: TradingState, s: int, pairs: bool) -> list[Wanted]:

@@ -7,11 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from atb.core.timeframe import Clock
 from atb.engine.records import Rules
-from atb.execution.executor import Event, Executor, catch_up
+from atb.execution.executor import Event, Executor, Journal, catch_up
+from atb.execution.halt_file import HaltFile
+from atb.execution.spool import Spool
+from atb.execution.spooling_journal import PATIENCE_S, SpoolingJournal
 from atb.execution.state import Traded, TradingState
 from atb.ledger.accounts import AccountRow, next_session_id, open_account, take_authority
 from atb.ledger.connect import Where, connect
@@ -70,11 +74,12 @@ class Session:
 
 def open_session(
     where: Where, wish: Wish, clock: Clock, broker: Callable[[TradingState], Broker],
-    tell: Callable[[Event], None] = lambda _: None, *, patience_s: float = 30.0,
+    tell: Callable[[Event], None] = lambda _: None, *, patience_s: float = 30.0, home: Path | None = None,
 ) -> Session:  # fmt: skip
     """Take authority over the account, fold its ledger, and write that a session begins.
 
-    `broker` makes the exchange's side from the state: on paper it is what the ledger knows.
+    `broker` makes the exchange's side from the state: on paper it is what the ledger knows. `home`: the folder of the
+    spool and of the file HALT; with it the session goes on while the database is out.
     """
     with connect(where) as connection:
         check_schema(connection, where)
@@ -87,11 +92,16 @@ def open_session(
         number = next_session_id(connection)
         connection.commit()
     journal = SteadyJournal(where, account.id, epoch, patience_s=patience_s)
+    through: Journal = journal
+    if home is not None:
+        through = SpoolingJournal(journal, Spool.of(home, account), tell)
+        through.merge()  # what a process before this one could not write
     state = TradingState(wish.traded, wish.rules, wish.quote)
     _replay(journal, state, wish, number, datetime.fromtimestamp(clock.now_ms() / 1000, UTC))
-    return Session(
-        number, account, epoch, Executor(broker(state), journal, state, wish.identity, number, tell), journal
-    )
+    journal.patience_s = patience_s if home is None else min(patience_s, PATIENCE_S)
+    halted = HaltFile(home, account.name).why if home is not None else lambda: ""
+    executor = Executor(broker(state), through, state, wish.identity, number, tell, halted)
+    return Session(number, account, epoch, executor, journal)
 
 
 def _replay(journal: SteadyJournal, state: TradingState, wish: Wish, number: int, at: datetime) -> None:

@@ -24,7 +24,7 @@ from atb.ledger.records import FINAL_STATES, Key, Order
 
 ZERO = Decimal(0)
 CODES = {name: code for code, name in sorted(REASON_NAMES.items(), reverse=True)}  # of two of a name, the lower
-TARGET_PURPOSES = ("entry", "exit", "partial")
+TARGET_PURPOSES = ("entry", "exit", "partial", "emergency")
 
 
 class Traded(NamedTuple):
@@ -50,7 +50,13 @@ class TradingState:
         ] = {}  # client ids by symbol and the exchange's order id, which count by symbol
         self.last_open_ms: int | None = None
         self.reasons: list[int | None] = [None] * len(self.traded)  # of the decisions at the last close
+        self.flattening: set[int] = set()  # symbols of which nothing is wanted until they are flat
+        self.begun_with = rules
         self.seq = 0
+
+    def fresh(self) -> TradingState:
+        """The state before its first entry."""
+        return type(self)(self.traded, self.begun_with, self.books.quote)
 
     def position(self, s: int) -> Position:
         return self.stepper.positions[s]
@@ -77,6 +83,8 @@ class TradingState:
             self._paid_in(float(Decimal(entry.body["amount"])))
         elif entry.kind == "control" and entry.body["action"] == "resume":
             self._resumed()
+        elif entry.kind == "control" and entry.body["action"] == "flatten":
+            self._flatten()
         elif entry.kind == "session" and entry.body["action"] == "open":
             self._follow(json.loads(entry.body.get("config") or "{}"))
 
@@ -96,7 +104,9 @@ class TradingState:
             p = self.stepper.positions[s]
             if name not in signals:
                 continue
-            if self.waits(s) or p.target_qty < p.qty:
+            if s in self.flattening and p.qty == 0 and not self.working[s]:
+                self.flattening.discard(s)
+            if self.waits(s) or p.target_qty < p.qty or s in self.flattening:
                 p.last_close = float(prices[name])
                 continue
             if p.target_qty > p.qty:
@@ -127,6 +137,8 @@ class TradingState:
         else:  # what was paid for the lots, whatever the fee was taken from
             value, cost = float(after - before) * price, self._fee_in_quote(body, price)
         self.stepper.executed(s, lots, value, cost, CODES.get(body.get("reason", ""), SIGNAL))
+        if s in self.flattening:  # also of what an order still bought that was on its way
+            self.stepper.flatten(s)
 
     def _fee_in_quote(self, body: Mapping[str, Any], price: float) -> float:
         """A fee in base is paid by what is missing from the lots already."""
@@ -144,7 +156,9 @@ class TradingState:
             self.working[s][order.client_order_id] = order
             return
         self.working[s].pop(order.client_order_id, None)
-        if order.purpose == "entry":  # what an exit did not get, it still wants
+        if s in self.flattening:
+            self.stepper.flatten(s)
+        elif order.purpose == "entry":  # what an exit did not get, it still wants
             self.stepper.settled(s)
 
     def _paid_in(self, amount: float) -> None:
@@ -155,6 +169,12 @@ class TradingState:
         share = a.equity / before if before > 0 and a.equity > 0 else 0.0
         a.peak = a.peak * share if share else max(a.equity, 0.0)
         a.day_equity = a.day_equity * share if share else a.equity
+
+    def _flatten(self) -> None:
+        """Somebody wants nothing to be held: what was decided before is not wanted any more, of no symbol."""
+        for s in range(len(self.traded)):
+            self.flattening.add(s)
+            self.stepper.flatten(s)
 
     def _resumed(self) -> None:
         """A halt that an operator ended: the peak begins anew, or it would halt again at once."""

@@ -284,9 +284,9 @@ class Account(Holdings):
             optional(body.get(name))
 
     def _control(self, seq: int, entry: Entry, body: Body, touched: Touched) -> None:
-        if body["action"] not in ("halt", "resume", "fence") or not body["reason"]:
+        if body["action"] not in ("halt", "resume", "fence", "flatten") or not body["reason"]:
             raise ValueError(f"'{body['action']}' for the reason '{body['reason']}' is no control.")
-        if body["action"] != "fence":
+        if body["action"] in ("halt", "resume"):
             self.halted = body["reason"] if body["action"] == "halt" else ""
 
     def _known_session(self, number: int) -> Session:
