@@ -58,7 +58,7 @@ def test_what_was_written_is_merged_in_order_and_forgotten(spool: Spool) -> None
     ledger = Ledger()
     assert spool.merge(ledger.append) == (5, [])
     assert texts(ledger.entries) == texts(entries)
-    assert not spool.waits and not spool.path.exists()
+    assert not spool.path.exists()
 
 
 def test_a_file_cut_anywhere_has_all_whole_lines(spool: Spool) -> None:
