@@ -7,6 +7,8 @@ DATA ?=
 SYMBOL ?=
 
 CHAOS_RUNS ?= 1000
+JOBS ?= 2
+PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: help setup dev demo test check slow chaos bench lock clean
 
@@ -29,7 +31,7 @@ demo: setup
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" DATA="$(DATA)" SYMBOL="$(SYMBOL)" sh ops/demo.sh
 
 test: dev check
-	$(PY) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: dev
 	$(PY) -m ruff check .
@@ -38,7 +40,7 @@ check: dev
 	.venv/bin/lint-imports
 
 slow: dev
-	$(PY) -m pytest -m slow
+	$(PYTEST) -m slow
 
 bench: dev
 	@$(PYTHON) ops/setup.py bench

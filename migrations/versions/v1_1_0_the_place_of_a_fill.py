@@ -1,4 +1,7 @@
-"""A fill that replaces a record by hand stands where the record stood, and says of how much it has. No peak is NULL."""
+"""A fill that replaces a record by hand stands where the record stood, and says of how much it has. No peak is NULL.
+
+Also: a backup of a restored database leaves known from which dump it was restored.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,13 @@ def upgrade() -> None:
     op.alter_column("fills", "replaced_qty", nullable=False)
     _index(["account_id", "market", "symbol", "place", "seq"])
     op.alter_column("trading_sessions", "peak_balance", nullable=True)
+    op.add_column("backup_stamp", sa.Column("restored_from", sa.Text(), nullable=True))
+    op.add_column("backup_stamp", sa.Column("restored_tables", sa.Text(), nullable=True))
 
 
 def downgrade() -> None:
+    op.drop_column("backup_stamp", "restored_tables")
+    op.drop_column("backup_stamp", "restored_from")
     op.execute("UPDATE trading_sessions SET peak_balance = 0 WHERE peak_balance IS NULL")
     op.alter_column("trading_sessions", "peak_balance", nullable=False)
     _index(["account_id", "market", "symbol", "seq"])

@@ -161,7 +161,7 @@ class App:
         """What a request comes to, ready to be traded as if it happened now."""
         from atb.backtest.run import Stopwatch, prepare
         from atb.engine.rules import make_rules
-        from atb.execution.state import Traded
+        from atb.execution.traded import Traded
         from atb.live.rehearsal import Part, Rehearsal
 
         policy, notes, sources, prepared, market_rules = prepare(

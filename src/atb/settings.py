@@ -23,6 +23,7 @@ PACKAGE = Path(__file__).parent
 NAMES = (  # that begin with ATB_
     "ATB_HOME",
     "ATB_CACHE",
+    "ATB_LOG_DIR",
     "ATB_BINANCE_API_URL",
     "ATB_BINANCE_WS_URL",
     "ATB_COINBASE_API_URL",
@@ -55,6 +56,8 @@ class Settings(NamedTuple):
     testnet: bool = False  # orders go to the venue's test network
     streams: Mapping[str, str] = MappingProxyType({})  # roots of WebSocket streams by venue, where not the real ones
     keys: Mapping[str, ApiKey] = MappingProxyType({})  # by venue; only whole ones
+    enable_trading: bool = False  # ENABLE_TRADING: new entries with real money
+    log_dir: Path | None = None  # of trading.log, where it is not under home
 
     @property
     def candles(self) -> Path:
@@ -63,6 +66,10 @@ class Settings(NamedTuple):
     @property
     def market_rules(self) -> Path:
         return self.home / "market_rules.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.log_dir or self.home / "logs"
 
     @property
     def rates(self) -> Path:
@@ -120,7 +127,39 @@ def load_settings() -> Settings:
         testnet=_switch(env, "ATB_TESTNET"),
         streams=_roots(env, "WS_URL", ("ws", "wss")),
         keys=_keys(env),
+        enable_trading=_switch(env, "ENABLE_TRADING"),
+        log_dir=_expanded(Path(env["ATB_LOG_DIR"]), "ATB_LOG_DIR").absolute() if env.get("ATB_LOG_DIR") else None,
     )
+
+
+def trading_disabled() -> str:
+    """Where trading is switched off, empty where nowhere: DISABLE_TRADING in the environment or ./.env, or disable_trading in
+    ./atb.toml. A running engine asks again in every cycle; a file that cannot be read switches it off, too."""
+    if _is_on(os.environ.get("DISABLE_TRADING", "")):
+        return "DISABLE_TRADING in the environment"
+    try:
+        if _is_on(_read_dotenv(Path(".env"))[0].get("DISABLE_TRADING", "")):
+            return f"DISABLE_TRADING in {Path('.env').absolute()}"
+        own = Path("atb.toml")
+        if own.is_file() and _is_on(str(_toml(own).get("disable_trading", ""))):
+            return f"disable_trading in {own.absolute()}"
+    except UsageError as error:
+        return error.what
+    return ""
+
+
+def _toml(path: Path) -> dict[str, object]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path.absolute()} cannot be read: {error}.") from None
+
+
+def _is_on(text: str) -> bool:
+    """Anything but a word for off, so that a switch that was misspelt is on."""
+    return SWITCH.get(text.strip().lower(), True)
 
 
 def _folder(env: Mapping[str, str], name: str, default: Path) -> Path:

@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from atb.core.process import this_process
 from atb.ledger.embedded import tool
 from tests.database import Book, Postgres, book, postgres
 from tests.integration.shell import Ran, Shell
@@ -322,8 +323,8 @@ def test_a_restore_is_refused_while_a_session_is_alive(desk: Desk) -> None:
     path = desk.backup()
     for state in (
         "heartbeat_at = NULL, expires_at = now() + interval '30 s'",
-        f"heartbeat_at = now(), expires_at = NULL, holder = '{os.uname().nodename}:{os.getpid()}'",
-        "heartbeat_at = now(), expires_at = NULL, holder = 'elsewhere:1'",
+        f"heartbeat_at = now(), expires_at = NULL, holder = '{this_process()}'",
+        "heartbeat_at = now(), expires_at = NULL, holder = 'elsewhere pid 1 started 7 at another/4026531836/'",
     ):
         desk.sql(f"UPDATE authority SET {state}")
         for force in ((), ("--force",)):
@@ -333,7 +334,8 @@ def test_a_restore_is_refused_while_a_session_is_alive(desk: Desk) -> None:
     with psycopg.connect(desk.server.url(desk.name), application_name="atb live BTCUSDT"):
         assert desk.shell("db", "restore", path).code == 9
     assert not desk.databases() and desk.fills() == 10
-    desk.sql(f"UPDATE authority SET heartbeat_at = now(), holder = '{os.uname().nodename}:999999999'")
+    dead = this_process()._replace(pid=999_999_999)
+    desk.sql(f"UPDATE authority SET heartbeat_at = now(), holder = '{dead}'")
     assert restored_fills(desk, desk.shell("db", "restore", path)) == 10  # its holder is dead; idle connections end
 
 

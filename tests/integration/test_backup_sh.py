@@ -251,7 +251,7 @@ def plain_server(tmp_path: Path) -> Iterator[dict[str, str]]:
     user: dict[str, Any] = {}
     if os.geteuid() == 0:
         user = {"user": "postgres", "group": "postgres", "extra_groups": []}
-        for folder in (tmp_path, *tmp_path.parents[:2]):
+        for folder in (tmp_path, *tmp_path.parents[:3]):
             folder.chmod(0o755)
         shutil.chown(tmp_path, "postgres")
     options = f"-k {tmp_path} -c listen_addresses='' -c shared_preload_libraries=pg_stat_statements"
@@ -331,7 +331,7 @@ def provide_extension(own: Postgres, folder: Path) -> None:
 
 def test_the_scripts_are_plain_sh() -> None:
     shells = [shell for shell in ("dash", "busybox", "sh") if shutil.which(shell)]
-    for script in ("backup.sh", "incremental.sh", "postgres-init.sh", "common.sh"):
+    for script in ("backup.sh", "incremental.sh", "postgres-init.sh", "common.sh", "monitor.sh"):
         text = (OPS / script).read_text()
         assert script == "common.sh" or (text.startswith("#!/bin/sh\n") and os.access(OPS / script, os.X_OK))
         for word in ("[[", "local ", "function ", "<<<", "echo -e", "source "):

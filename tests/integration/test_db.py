@@ -349,6 +349,39 @@ def test_emergency_close_all_of_real_money_sends_nothing_and_says_so(db: Shell) 
     assert db("db", "verify").code == 0
 
 
+@pytest.mark.parametrize(
+    ("prices", "what"),
+    [
+        (["BTCUSDT=50000", "ETHUSDT=3000"], "ETHUSDT=3000: ETHUSDT is not held (held: 0.1 BTCUSDT)"),
+        (["50000", "BTCUSD=1"], "BTCUSD=1: BTCUSD is not held (held: 0.1 BTCUSDT)"),
+        (["BTCUSDT=50000", "3000"], "3000: each symbol that is held has a price of its own"),
+    ],
+)
+def test_a_price_for_what_is_not_held_is_refused_before_anything_is_closed(
+    db: Shell, ledger: Book, prices: list[str], what: str
+) -> None:
+    close = ["db", "emergency-close-all", "--session-id", ledger.session, "--record-only"]
+    close += [each for price in prices for each in ("--exit-price", price)]
+    state = "SELECT halted, epoch FROM authority"
+    before = db("db", "query", state).out
+    ran = db(*close, "--dry-run")
+    assert ran.code == 2 and ran.message.startswith(f"--exit-price {what}") and "halted" not in ran.err
+    assert db("db", "query", state).out == before == f"f\t{ledger.epoch}\n"
+    ran = db(*close)
+    assert ran.code == 2 and ran.message.startswith(f"--exit-price {what}")
+    assert "Nothing was closed; fenced and halted all the same: paper:one." in ran.message
+    assert db("db", "query", state).out.startswith("t\t")  # the engine trades no more, whatever was typed
+    assert db("db", "query", "SELECT count(*) FROM positions WHERE status = 'OPEN'").out == "1\n"
+
+
+def test_what_was_booked_already_is_not_closed_again_by_the_same_command(db: Shell, ledger: Book) -> None:
+    close = ("db", "emergency-close-all", "--session-id", ledger.session, "--record-only", "--exit-price")
+    db(*close, "BTCUSDT=50000", ok=True)
+    ran = db(*close, "BTCUSDT=50000")
+    assert ran.code == 2 and "BTCUSDT is not held (held: nothing)" in ran.message and "atb db trades" in ran.err
+    assert "Nothing was open" in db(*close, "50000", ok=True).err
+
+
 def test_working_orders_of_real_money_keep_it_from_being_done(db: Shell) -> None:
     with psycopg.connect(db.env["DATABASE_URL"]) as connection:
         real = book(connection, "binance-main", "real")
@@ -628,7 +661,7 @@ def test_from_every_older_revision_with_what_it_held(db: Shell, real_ledger: Boo
     real_ledger.connection.commit()
     assert db("db", "downgrade", revision, ok=True).out == f"Schema version: {revision}, was {REVISION}.\n"
     assert db("db", "verify").code == 6
-    db("db", "backup", "--dir", db.work / "older", ok=True)
+    assert "Note" not in db("db", "backup", "--dir", db.work / "older", ok=True).err
     assert db("db", "migrate", ok=True).out == f"Schema version: {REVISION}, was {revision}.\n"
     for _ in range(2):
         assert [db("db", "query", f"SELECT * FROM {table} ORDER BY 2", ok=True).out for table in tables] == before

@@ -13,7 +13,8 @@ from tests.integration.shell import ATB, ESCAPE, TIMEOUT_S, Ran, Shell
 COMMANDS = [
     "", "backtest", "data", "data import", "data list", "data gaps", "data rules", "strategies", "strategies list",
     "strategies show", "strategies check", "strategies new",
-    "models", "models list", "models show", "models verify", "models train",
+    "models", "models list", "models show", "models verify", "models train", "health", "health check",
+    "live status", "live stop", "live halt", "live resume", "live set-stop",
 ]  # fmt: skip
 
 
@@ -58,7 +59,7 @@ def test_the_short_spelling_of_help(shell: Shell, helps: dict[str, Ran]) -> None
     assert shell("backtest", "-h", ok=True).out == helps["backtest"].out
 
 
-@pytest.mark.parametrize("command", ["", "backtest", "data", "strategies", "models"])
+@pytest.mark.parametrize("command", ["", "backtest", "data", "strategies", "models", "health"])
 def test_nothing_asked_for_is_answered_with_help(shell: Shell, command: str) -> None:
     ran = shell(*command.split())
     assert ran.code == 2 and ran.out == "" and "Examples:" in ran.err

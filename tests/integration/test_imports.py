@@ -16,7 +16,8 @@ HEAVY = ("pandas", "ccxt", "numba", "sqlalchemy", "onnxruntime", "pydantic", "re
 HELPS = [
     "", "backtest", "data", "data import", "data list", "data gaps", "data rules", "strategies", "strategies list",
     "strategies show", "strategies check", "strategies new",
-    "models", "models list", "models show", "models verify", "models train",
+    "models", "models list", "models show", "models verify", "models train", "health", "health check",
+    "live status", "live stop", "live halt", "live resume", "live set-stop",
 ]  # fmt: skip
 SCRIPT = """
 import json, sys

@@ -239,6 +239,58 @@ def test_a_backup_of_a_restored_database_remembers_that(db: Shell, ledger: Book)
     assert "goes back" not in db("db", "verify", ok=True).out
 
 
+def no_session(ledger: Book) -> None:
+    """The engine has ended: nothing keeps a dump from being restored."""
+    ledger.connection.execute("UPDATE authority SET heartbeat_at = NULL")
+    ledger.connection.commit()
+    ledger.connection.close()
+
+
+def test_another_machine_learns_of_a_restore_after_the_next_backups(db: Shell, ledger: Book) -> None:
+    """One restores and backs up; the other sees only the newer stamp, and must not take the restore for a loss."""
+    there = {"ATB_HOME": str(db.home / "another")}
+    dump = db("db", "backup", "--json", ok=True).json
+    ledger.append(ledger.mark(500, BTCUSDT="1"))
+    db("db", "verify", ok=True, env=there)
+    no_session(ledger)
+    db("db", "restore", dump["path"], ok=True)
+    for _ in range(2):
+        db("db", "backup", ok=True)
+    explained = db("db", "verify", ok=True, env=there)
+    assert f"The ledger goes back, to dump {dump['dump_id']}, from which it was restored: paper:one" in explained.out
+    assert db("db", "verify", "--json", ok=True, env=there).json["went_back"] == []
+
+
+def test_a_restore_explains_what_it_took_and_no_later_loss(db: Shell, ledger: Book) -> None:
+    there = {"ATB_HOME": str(db.home / "another")}
+    dump = db("db", "backup", "--json", ok=True).json
+    no_session(ledger)
+    db("db", "restore", dump["path"], ok=True)
+    db("db", "backup", ok=True)
+    db("db", "verify", ok=True, env=there)
+    with psycopg.connect(db.env["DATABASE_URL"]) as connection:
+        cut(ledger._replace(connection=connection), 5)
+    ran = db("db", "verify", env=there)
+    assert ran.code == 7 and "1 entry gone" in ran.message
+
+
+def test_a_plain_dump_does_not_bring_the_excuse_of_another_restore(db: Shell, ledger: Book) -> None:
+    """The stamp's row is in it, too; what it says was so of the tables that were there before."""
+    dump = db("db", "backup", "--json", ok=True).json
+    no_session(ledger)
+    db("db", "restore", dump["path"], ok=True)
+    db("db", "backup", ok=True)
+    db("db", "pg_dump", "--clean", "--if-exists", "-f", "plain.sql", ok=True)
+    with psycopg.connect(db.env["DATABASE_URL"]) as connection:
+        again = ledger._replace(connection=connection, epoch=take_authority(connection, ledger.account.id))
+        again.append(again.mark(500, BTCUSDT="1"))
+    db("db", "verify", ok=True)
+    db("db", "psql", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-f", "plain.sql", ok=True)
+    ran = db("db", "verify")
+    assert ran.code == 7 and "1 entry gone" in ran.message
+    assert db("db", "verify", "--anew", ok=True).err == ""
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_text(""),
     "half": lambda path: path.write_bytes(path.read_bytes()[:99]),

@@ -17,8 +17,8 @@ BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 SYMBOLS = {"BTCUSDT": "BTC", "PEPEUSDT": "PEPE", "XYZUSDT": "XYZ"}
 KINDS = {
     "fill": 40, "close": 8, "through": 4, "provisional": 6, "reversal": 4, "deposit": 4, "withdrawal": 2, "correction": 2,
-    "funding": 1, "conversion": 2, "mark": 10, "level": 6, "intent": 6, "order": 5, "decision": 3, "control": 2,
-    "session": 2,
+    "funding": 1, "conversion": 2, "external": 2, "by_hand": 2, "mark": 10, "level": 6, "intent": 6, "order": 5, "decision": 3,
+    "control": 2, "session": 2,
 }  # fmt: skip
 
 
@@ -145,6 +145,19 @@ class Histories:
 
     def _conversion(self, symbol: str) -> tuple[str, str, dict[str, Any]]:
         return self._adjust("conversion", "BNB", self._amount(0))
+
+    def _external(self, symbol: str) -> tuple[str, str, dict[str, Any]]:
+        asset = self.random.choice((QUOTE, "BNB", SYMBOLS[symbol]))
+        return self._adjust("external", asset, self.random.choice((-1, 1)) * self._amount(0))
+
+    def _by_hand(self, symbol: str) -> tuple[str, str, dict[str, Any]]:
+        """A trade of the account's owner: a part of it, or all, moves coins that are not the account's."""
+        name, kind, body = self._traded(
+            symbol, self.random.choice(("buy", "sell")), self._amount(self.scales[symbol][1])
+        )
+        body.pop("client_order_id", None)
+        share = self.random.choice((Decimal(1), Decimal("0.5"), Decimal("0.2"), Decimal(0)))
+        return name, kind, body | {"external_qty": body["qty"] * share}
 
     def _mark(self, symbol: str) -> tuple[str, str, dict[str, Any]]:
         symbols = self.random.sample(list(SYMBOLS), self.random.randint(0, 2))

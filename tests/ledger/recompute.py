@@ -102,6 +102,9 @@ class Recomputed:
         elif kind == "adjustment":
             self._adjust(body)
             return
+        if kind == "control" and body["action"] == "resume":
+            self.peak = Fraction(0)
+            self._mark()
         if kind in ("fill", "reversal", "mark"):
             self._mark()
 
@@ -112,7 +115,7 @@ class Recomputed:
         mine = len(self.names)
         execution = Execution(
             name, key, sign, qty, Fraction(body["price"]), Fraction(body["fee"]), asset, kind,
-            Fraction(body.get("fee_quote", 0)), provisional, at, qty, (mine, mine),
+            Fraction(body.get("fee_quote", 0)), provisional, at, qty - Fraction(body.get("external_qty", 0)), (mine, mine),
         )  # fmt: skip
         if self.replacing and not provisional:
             records = [e for e in self.executions if (e.key, e.sign) == (key, sign) and self._is_exit_of(e, at, body)]
@@ -135,7 +138,7 @@ class Recomputed:
         """Let `real` stand for as much of the records as it can; returns those of which it does."""
         out = []
         for record in records:
-            qty = min(record.left, real.qty - real.taken)
+            qty = min(record.left, real.left - real.taken)
             if qty > 0:
                 record.left -= qty
                 real.taken += qty
@@ -172,7 +175,7 @@ class Recomputed:
 
     def _adjust(self, body: Mapping[str, Any]) -> None:
         amount, before = Fraction(body["amount"]), self.equity
-        if body["asset"] != self.quote:
+        if body["asset"] != self.quote or body["type"] == "external":
             self.other[body["asset"]] = self.other.get(body["asset"], Fraction(0)) + amount
             return
         if body["type"] == "funding":

@@ -16,7 +16,7 @@ import pytest
 from atb.core.errors import DatabaseError, Fenced, UsageError
 from atb.ledger import projections as tables
 from atb.ledger.accounts import AccountRow, next_session_id, take_authority
-from atb.ledger.audit import audit, rebuild
+from atb.ledger.audit import audit, read_chain, rebuild
 from atb.ledger.connect import Where, connect
 from atb.ledger.entries import Entry, fill_id, link
 from atb.ledger.journal import append
@@ -133,6 +133,17 @@ def test_rebuilt_tables_are_the_same_and_stay_so(connection: Db, new_account: Ne
         assert contents(connection, account) == before
     append(connection, account.id, epoch, histories.take(10))
     assert told(connection, account) == []
+
+
+def test_a_chain_is_read_on_from_where_it_was_left(connection: Db, new_account: NewAccount) -> None:
+    account, epoch = new_account()
+    appended = append(connection, account.id, epoch, [deposit(name, 1) for name in ("one", "two", "three")])
+    connection.execute("SET TimeZone = 'Asia/Tokyo'")
+    whole = read_chain(connection, account.id)
+    assert [link.hash for link in whole] == [link.hash for link in appended]
+    assert [read_chain(connection, account.id, seq) for seq in range(5)] == [whole, whole[1:], whole[2:], [], []]
+    assert {link.entry.at.utcoffset() for link in whole} == {timedelta(0)}
+    connection.rollback()
 
 
 def test_an_id_is_written_once(connection: Db, new_account: NewAccount) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from atb.core.errors import DatabaseError, OutcomeUnknown
+from atb.core.errors import DatabaseError, DatabaseUnavailable, OutcomeUnknown, UsageError
 from atb.ledger.connect import from_url
+from atb.ledger.journal import append
 from atb.ledger.line import Line
 from tests.database import Book, Postgres, book, postgres
 from tests.integration.shell import Shell
 from tests.ledger.cut import wire
+
+Db = psycopg.Connection[Any]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,7 @@ def through(url: str, port: int) -> str:
     return re.sub(r":\d+/", f":{port}/", url)
 
 
-def counted(connection: psycopg.Connection[Any], query: str) -> Any:
+def counted(connection: Db, query: str) -> Any:
     row = connection.execute(query).fetchone()
     connection.rollback()
     assert row is not None
@@ -104,6 +108,86 @@ def test_a_database_that_stays_away_leaves_it_unknown(server: Postgres, url: str
             line.append(held.account.id, held.epoch, [held.fill("sell", "0.1", "52000", "2")])
         assert "atb db trades" in (error.value.hint or "")
     assert counted(held.connection, "SELECT count(*) FROM fills WHERE side = 'sell'") == 1
+
+
+class Work:
+    """Does `first` the first time and then asks a question, each time over the connection that it is given."""
+
+    def __init__(self, first: Callable[[Db], object]) -> None:
+        self.first, self.runs = first, 0
+
+    def __call__(self, connection: Db) -> int:
+        self.runs += 1
+        if self.runs == 1:
+            self.first(connection)
+        row = connection.execute("SELECT 7").fetchone()
+        connection.rollback()
+        assert row is not None
+        return int(row[0])
+
+
+def end(connection: Db) -> None:
+    """The server ends the connection: it says so in its answer to what is asked."""
+    connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+def cut(connection: Db) -> None:
+    """The network ends it: nobody says anything."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+        wire.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("breaks", [end, cut])
+def test_a_connection_that_breaks_is_replaced(url: str, breaks: Callable[[Db], None]) -> None:
+    said: list[str] = []
+    work = Work(breaks)
+    with Line(from_url(url), say=said.append) as line:
+        first = line.connection
+        assert line.surely(work) == 7 and work.runs == 2
+        assert first.closed and line.connection is not first
+        assert counted(line.connection, "SELECT count(*) FROM events WHERE code = 'database_outage'") == 1
+    assert len(said) == 1 and "all is written once" in said[0]
+
+
+def test_a_mistake_is_not_made_twice_because_the_connection_has_ended_too(url: str) -> None:
+    def close_and_err(connection: Db) -> None:
+        connection.close()
+        raise UsageError("This is wrong.")
+
+    work = Work(close_and_err)
+    with Line(from_url(url)) as line, pytest.raises(UsageError, match="This is wrong"):
+        line.surely(work)
+    assert work.runs == 1
+
+
+def test_a_lock_that_another_holds_is_not_waited_for_again(url: str, held: Book) -> None:
+    """Nothing was written, and that is certain: whoever typed it is told so at once."""
+    runs = []
+
+    def book_it(connection: Db) -> None:
+        runs.append(connection)
+        append(connection, held.account.id, held.epoch, [held.fill("sell", "0.1", "52000", "2")])
+
+    with psycopg.connect(url) as other, Line(from_url(url)) as line:
+        other.execute("SELECT 1 FROM authority WHERE account_id = %s FOR UPDATE", (held.account.id,))
+        line.connection.execute("SET lock_timeout = 50")
+        line.connection.commit()
+        with pytest.raises(DatabaseUnavailable, match="Nothing was written") as error:
+            line.surely(book_it)
+        assert not isinstance(error.value, OutcomeUnknown) and runs == [line.connection]
+
+
+def test_connections_that_all_break_are_given_up_in_time(url: str) -> None:
+    runs: list[Db] = []
+
+    def never(connection: Db) -> None:
+        runs.append(connection)
+        end(connection)
+
+    with Line(from_url(url), patience_s=1.0) as line, pytest.raises(OutcomeUnknown, match="was stopped") as error:
+        line.surely(never)
+    assert "atb db trades" in error.value.hint
+    assert 2 <= len(set(map(id, runs))) == len(runs) <= 10  # with pauses between them
 
 
 def test_what_is_refused_is_not_tried_again(url: str, held: Book) -> None:

@@ -20,7 +20,7 @@ from atb.engine.candles import Candles, Floats
 from atb.engine.reasons import NO_CASH, REASON_NAMES, REFUSED_HALTED
 from atb.engine.rules import make_rules
 from atb.execution.session import Session, Wish, open_session
-from atb.execution.state import Traded
+from atb.execution.traded import Traded
 from atb.ledger.connect import Where
 from atb.live.replay import Replay
 from atb.live.trader import Trader

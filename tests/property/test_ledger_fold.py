@@ -188,6 +188,38 @@ def test_money_paid_in_or_out_keeps_the_share_of_the_drawdown() -> None:
     assert (account.equity, account.peak) == (Decimal(400), Decimal(500))
 
 
+def test_a_resume_lets_the_drawdown_begin_anew() -> None:
+    def control(action: str) -> Entry:
+        return Entry(action, "control", BEGIN, {"action": action, "reason": "drawdown", "by": "test"})
+
+    mark = Entry("m", "mark", BEGIN, {"prices": {"BTCUSDT": Decimal(80)}, "why": "close"})
+    opened = Entry("s", "session", BEGIN, {"action": "open", "session_id": 1})
+    account = Account(QUOTE)
+    account.apply_all(numbered([fill("1", "buy", "1", "100"), fill("2", "sell", "0.5", "160"), opened, mark]))
+    assert (account.equity, account.peak) == (Decimal(20), Decimal(60))
+    assert account.apply(5, control("halt")).marks == []
+    assert (account.halted, account.peak) == ("drawdown", Decimal(60))
+    [written] = account.apply(6, control("resume")).marks
+    assert (account.halted, account.peak, account.sessions[1].peak_balance) == ("", Decimal(20), Decimal(20))
+    assert (written.why, written.equity, written.peak) == ("resume", Decimal(20), Decimal(20))
+
+
+def test_an_operator_s_stop_is_only_tighter() -> None:
+    def level(stop: str | None, by: str) -> Entry:
+        body = {"symbol": "BTCUSDT", "stop": stop and Decimal(stop), "take": None, "by": by}
+        return Entry(f"{stop}:{by}", "level", BEGIN, body)
+
+    for side, tighter, looser in (("buy", "95", "90"), ("sell", "105", "110")):
+        account = Account(QUOTE)
+        account.apply(1, fill("1", side, "1", "100"))
+        account.apply(2, level(looser, "operator"))  # there was none
+        account.apply(3, level(tighter, "operator"))
+        for stop in (looser, None):
+            with pytest.raises(ValueError, match=f"The stop of BTCUSDT is {tighter} by now"):
+                account.apply(4, level(stop, "operator"))
+        account.apply(4, level(looser, ""))  # the engine's own may move where it likes
+
+
 def test_late_news_of_an_order_never_takes_back_its_end() -> None:
     def order(name: str, state: str) -> Entry:
         return Entry(name, "order", BEGIN, {"client_order_id": "x", "state": state})

@@ -51,7 +51,7 @@ def no_end_is_looked_for(self: Executor, s: int) -> None:
 GUARDS: dict[str, tuple[Any, Fault]] = {
     "_conclude": (unknown_is_rejected, Fault("*", "unknown_after", 0.3)),
     "_long_ago": (never_waits, Fault("*", "held_up", 0.5, ms=1_900)),
-    "_record": (ends_without_executions, Fault("*", "partial_expires", 0.5, parts=2)),
+    "_record": (ends_without_executions, Fault("fills", "late", 0.9, ms=400_000)),
     "_find": (never_looks_up, Fault("*", "unknown_after", 0.3)),
     "_book_ends": (no_end_is_looked_for, Fault("*", "vanishes", 0.5, ms=60_000)),
 }
@@ -63,13 +63,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         yield running
 
 
-def violated(where: Callable[[], Where], fault: Fault) -> bool:
-    for seed in range(8):
+def violated(where: Callable[[], Where], fault: Fault, seeds: int) -> bool:
+    for seed in range(seeds):
         world = World(where(), seed, deaths=0.01, faults=(fault, Fault("*", "late", 0.2, ms=400_000)))
         try:
             world.live()
             world.calm_down()
             check(world)
+            orders = world.session.state.books.orders.values()
+            assert not [o for o in orders if "insufficient" in o.reason], "what was sold already was sold again"
         except (AssertionError, AtbError, KeyError):
             return True
         finally:
@@ -82,10 +84,10 @@ def violated(where: Callable[[], Where], fault: Fault) -> bool:
 def test_without_a_guard_something_is_found(server: Postgres, monkeypatch: pytest.MonkeyPatch, guard: str) -> None:
     worse, fault = GUARDS[guard]
     monkeypatch.setattr(Executor, guard, worse)
-    assert violated(lambda: server.where(server.database()), fault)
+    assert violated(lambda: server.where(server.database()), fault, 24)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("guard", GUARDS)
 def test_with_it_nothing_is(server: Postgres, guard: str) -> None:
-    assert not violated(lambda: server.where(server.database()), GUARDS[guard][1])
+    assert not violated(lambda: server.where(server.database()), GUARDS[guard][1], 8)

@@ -35,6 +35,11 @@ def check(world: World) -> int:
         booked = [fill.venue_trade_id for fill in state.books.history.get((symbol.market, symbol.id), [])]
         assert sorted(told) == sorted(booked), (world.seed, symbol.id)
         count += len(told)
+        fills = state.books.history.get((symbol.market, symbol.id), [])
+        assert not [f for f in fills if f.side == "sell" and f.reason in ("entry", "hold")], (
+            world.seed,
+            "sold unasked",
+        )
         balance = exchange.balances().get(symbol.base)
         assert state.held(s) == (balance.total if balance else 0), (world.seed, symbol.id)
         assert state.position(s).qty == int(state.held(s) // traded.rules.lot), (world.seed, symbol.id)

@@ -17,7 +17,7 @@ from atb.engine.rules import make_rules
 from atb.execution.executor import Event, Executor
 from atb.execution.session import Session, Wish, open_session
 from atb.execution.spooling_journal import SpoolingJournal
-from atb.execution.state import Traded
+from atb.execution.traded import Traded
 from atb.ledger.connect import Where, connect
 from atb.ledger.entries import Chained, Entry
 from atb.ledger.journal import append

@@ -26,6 +26,7 @@ def test_defaults_are_the_platform_s(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert settings.cache == tmp_path / "user/.cache/atb"
     assert settings.candles == settings.home / "candles"
     assert settings.market_rules == settings.home / "market_rules.json"
+    assert settings.logs == settings.home / "logs"
     assert settings.urls == {}
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
     assert load_settings().home == Path("/data/atb")
@@ -52,6 +53,10 @@ def test_an_empty_value_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_tilde_is_the_user_s_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATB_HOME", "~/candles")
     assert load_settings().home == tmp_path / "user/candles"
+    monkeypatch.setenv("ATB_LOG_DIR", "~/of/mine")
+    assert load_settings().logs == tmp_path / "user/of/mine"
+    monkeypatch.setenv("ATB_LOG_DIR", "logs")
+    assert load_settings().logs == tmp_path / "logs"
 
 
 def test_a_home_of_nobody_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,8 @@ from tests.venue.desk import BTC, SETUP, START_MS, Desk, buy, sell, stop, take
 ASK: dict[str, Callable[[Desk], object]] = {
     "find": lambda desk: desk.broker.find(BTC, "b"),
     "open_orders": lambda desk: desk.broker.open_orders([BTC]),
+    "orders": lambda desk: desk.broker.orders(BTC, 0),
+    "transfers": lambda desk: desk.broker.transfers(0),
     "fills": lambda desk: desk.broker.fills(BTC, 0),
     "balances": lambda desk: desk.broker.balances(),
 }

@@ -38,7 +38,7 @@ from atb.engine.records import Market
 from atb.engine.rules import make_market, make_rules
 from atb.engine.simulation import Run, Timeline, simulate, timeline
 from atb.engine.trades import Trades, fold_trades
-from atb.strategy.contract import Strategy
+from atb.strategy.contract import Strategy, own_policy
 from atb.strategy.gate import check_on_load
 from atb.strategy.loader import LoadedStrategy
 from atb.strategy.signals import compute_signals, lookback_of, place
@@ -114,15 +114,6 @@ def prepare(request: Request, desk: Desk, clock: Stopwatch) -> Setting:
     sources = open_sources(request, desk.around)
     prepared = [_prepare(source, request, desk, policy, clock) for source in sources]
     return Setting(policy, notes, sources, prepared, [desk.market_rules(source) for source in sources])
-
-
-def own_policy(cls: type[Strategy], symbols: int) -> dict[str, Any]:
-    """The strategy's policy; one that divides the account gives each of `symbols` the same part."""
-    own = dict(cls.policy)
-    if cls.equal_shares:
-        own |= {name: own[name] / symbols for name in ("fraction", "max_position") if name in own}
-        own["max_open_positions"] = max(symbols, own.get("max_open_positions", symbols))
-    return own
 
 
 class Stopwatch:

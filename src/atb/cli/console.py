@@ -13,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from atb.app import App
+    from atb.live.screen import Looks
 
 BLOCKS = "░▁▂▃▄▅▆▇█"
 
@@ -49,6 +50,16 @@ def draws_blocks(stream: TextIO) -> bool:
         return False
     # Python writes UTF-8 in the locale C too, where the terminal may show nothing of it.
     return locale.setlocale(locale.LC_CTYPE) not in ("C", "POSIX")
+
+
+def looks() -> Looks:
+    """What stdout can show of a running engine."""
+    from atb.live.screen import Looks
+    from atb.settings import colour_is_wanted, terminal_moves
+
+    if not sys.stdout.isatty():
+        return Looks(blocks=draws_blocks(sys.stdout))
+    return Looks(terminal_moves(), colour_is_wanted(), draws_blocks(sys.stdout))
 
 
 def columns_of_terminal() -> int:

@@ -93,7 +93,7 @@ def emergency_close_all(
 ) -> None:
     from atb.core.errors import UsageError
     from atb.ops.closing import fence_and_halt, working_orders
-    from atb.ops.emergency import account_of, close_accounts, closer_for, concerned, plan_lines
+    from atb.ops.emergency import account_of, check_prices, close_accounts, closer_for, concerned, plan_lines
 
     if exit_price and not record_only:
         raise UsageError("--exit-price says what was closed by hand.", "Add --record-only.")
@@ -109,6 +109,7 @@ def emergency_close_all(
         plans = plan_lines(line.connection, accounts)
         if dry_run:
             _print_plan(plans, json)
+            check_prices(line.connection, accounts, closer)
             return
         if plans and asks:
             _print_plan(plans, False)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atb.cli import backtest as options
+from atb.cli import live_control
 from atb.cli.lean import LeanCommand, LeanGroup
 from atb.cli.policy_options import with_policy_options
 
@@ -88,7 +89,7 @@ def run(
         ready = application.rehearsal(options.make_request(asked), warn, progress)
         outcome = rehearse(
             where, ready, _speed(speed), lambda share: progress("replay", share), ended,
-            lambda event: warn(f"{event.code}: {event.message}"),
+            lambda event: warn(f"{event.code}: {event.message}"), application.settings.home,
         )  # fmt: skip
     finally:
         progress.close()
@@ -102,6 +103,7 @@ def run(
 
 
 app.command(RUN, cls=LeanCommand, help=HELP, no_args_is_help=True, hidden=True)(with_policy_options(run))
+live_control.register(app)
 
 
 def _ended_by_signal() -> Callable[[], bool]:

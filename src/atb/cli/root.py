@@ -12,7 +12,7 @@ from typing import Annotated, Any, Never, TextIO
 import typer
 
 import atb
-from atb.cli import backtest, data, db, live, models, strategies
+from atb.cli import backtest, data, db, health, live, models, strategies
 from atb.cli.lean import LeanGroup
 from atb.core.errors import AtbError, DataError, Interrupted
 
@@ -112,6 +112,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(strategies.app, name="strategies")
 app.add_typer(models.app, name="models")
 app.add_typer(db.app, name="db")
+app.add_typer(health.app, name="health")
 
 
 def run() -> None:

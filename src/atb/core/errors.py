@@ -10,9 +10,10 @@
       Disagreement              7   the ledger and the exchange, or two of our own records, tell different things
       Fenced                    9   another process has authority over the account now
       StrategyError            10   a strategy or model is missing, broken or peeks into the future
+      Unhealthy                11   no engine runs, or one that runs is not well
       Interrupted             130   Ctrl-C
 
-Codes 8 (risk halt) and 11 (unhealthy) are reserved.
+Code 8 (risk halt) is reserved.
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ class Fenced(AtbError):
 
 class StrategyError(AtbError):
     exit_code = 10
+
+
+class Unhealthy(AtbError):
+    exit_code = 11
 
 
 class Interrupted(AtbError):

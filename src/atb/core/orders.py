@@ -11,6 +11,7 @@ from atb.core.types import Symbol
 # type: what it does. A `stop` sells or buys at the market once stop_price is touched, a `stop_limit` at its price; a
 # `take_limit` rests at its price from the beginning.
 ORDER_TYPES = ("market", "limit", "stop", "stop_limit", "take_limit")
+OTHER = "other"  # the type of a foreign order that we have no word for; without prices
 WORKING = ("open", "partially_filled")
 FINAL = ("filled", "cancelled", "rejected", "expired")
 
@@ -57,6 +58,24 @@ class SeenFill(NamedTuple):
     fee_asset: str
     fee_quote: Decimal | None
     at: datetime
+
+
+class SeenTransfer(NamedTuple):
+    """A change of a balance by something that is no execution. `amount` is signed: above 0 it came in.
+
+    kind: deposit, withdrawal (with its fee), conversion (of two legs under one id), income (interest, airdrops, rebates) or
+    internal (from or to another wallet of the same owner). `id` is the venue's own, and one of its kind and asset.
+    """
+
+    id: str
+    kind: str
+    asset: str
+    amount: Decimal
+    at: datetime
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}:{self.id}:{self.asset}"
 
 
 class Balance(NamedTuple):

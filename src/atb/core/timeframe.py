@@ -16,6 +16,7 @@ _UNIT_MS = {"s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * 
 
 TIMEFRAMES = ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")  # fmt: skip
 WEEK_ANCHOR_MS = 4 * DAY_MS  # 1970-01-05, a Monday: weeks open on Mondays
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 LATEST_MS = 7_258_118_400_000  # 2200-01-01: a later time is a mistake in its unit or its digits
 
 
@@ -55,15 +56,25 @@ def align_down(time_ms: int, timeframe: str) -> int:
 def parse_time_ms(text: str, option: str) -> int:
     """An ISO date or time (UTC unless it says otherwise) as ms; `option` names the flag in the error."""
     try:
-        moment = dt.datetime.fromisoformat(text)
+        at = dt.datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(f"{option} '{text}' is not a date.", "Write 2024-01-31 or 2024-01-31T12:00.") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=dt.UTC)
-    time_ms = round(moment.timestamp() * 1000)
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=dt.UTC)
+    time_ms = round(at.timestamp() * 1000)
     if not 0 <= time_ms < LATEST_MS:
         raise UsageError(f"{option} '{text}' is not in the years 1970 to 2199.")
     return time_ms
+
+
+def moment(time_ms: int) -> dt.datetime:
+    """An aware time in UTC from milliseconds since 1970."""
+    return EPOCH + dt.timedelta(milliseconds=time_ms)
+
+
+def in_ms(at: dt.datetime) -> int:
+    """Milliseconds since 1970 of an aware time."""
+    return (at - EPOCH) // dt.timedelta(milliseconds=1)
 
 
 def iso(time_ms: int) -> str:

@@ -1,4 +1,4 @@
-"""Counts in plain English: one is not a plural."""
+"""Counts and durations in plain English: one is not a plural."""
 
 from __future__ import annotations
 
@@ -16,3 +16,14 @@ def are(number: int) -> str:
 def often(number: int) -> str:
     """`once`, `2 times`."""
     return "once" if number == 1 else f"{number:,} times"
+
+
+def duration(ms: int) -> str:
+    """`45 s`, `3 min 20 s`, `2 h 05 min`, `12 d 3 h`."""
+    seconds = max(0, ms) // 1000
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400
+    if days:
+        return f"{days} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes % 60:02d} min"
+    return f"{minutes} min {seconds % 60:02d} s" if minutes else f"{seconds} s"

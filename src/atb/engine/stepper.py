@@ -30,6 +30,22 @@ class Stepper:
         self.decisions = [0] * COUNT
         self.order = [0] * len(self.markets)
 
+    def add(self, market: Market) -> None:
+        """Another symbol, of which nothing is held."""
+        self.markets.append(market)
+        self.positions.append(flat_position())
+        self.order.append(len(self.order))
+
+    def regrid(self, s: int, lots: int, factor: float) -> None:
+        """Symbol s is counted in other lots from now on: `lots` are held. factor: how many new ones an old one makes."""
+        p = self.positions[s]
+        if not p.target_qty < p.qty:
+            self._answered(s)
+            p.target_qty = lots
+        elif p.target_qty:
+            p.target_qty = min(lots, int(p.target_qty * factor + 1e-9))
+        p.qty, p.entry_qty = lots, int(p.entry_qty * factor + 1e-9)
+
     def close(self, open_ms: int, closes: Sequence[float], signals: Sequence[float]) -> list[int | None]:
         """Mark the account at the closes of one candle of each symbol, and decide. NaN: the symbol has none.
 
@@ -48,31 +64,39 @@ class Stepper:
                 reasons[s] = reason
         return reasons
 
-    def executed(self, s: int, lots: int, value: float, fee: float, reason: int) -> None:
+    def executed(self, s: int, lots: int, value: float, fee: float, reason: int, *, asked: bool = True) -> None:
         """A fill of `lots` (sales negative) of symbol s, worth `value` quote (signed alike), that cost `fee` quote.
 
-        It may be a part of what was asked for. A fill that closes the position ends what was asked for, too.
+        It may be a part of what was asked for. Not `asked`: no target wanted it. It is a stop, a take, somebody else's trade;
+        what the target still wanted it wants still. A fill that closes the position ends what was asked for, in any case.
         """
         p, a, before = self.positions[s], self.account, self.positions[s].qty
         book = apply_fill(Book(p.qty, p.cost, a.cash, a.realized, a.fees), lots, value, fee)
-        if book.qty == p.target_qty or book.qty == 0:
-            self._answered(s)
+        self._move_target(s, book.qty, asked)
         p.qty, p.cost = book.qty, book.cost
         a.cash, a.realized, a.fees = book.cash, book.realized, book.fees
-        if before == 0 and p.qty > 0:
-            a.open_positions += 1
         if lots > 0:
             enter_position(p, self.markets[s])
-        elif p.qty == 0 and before > 0:
-            close_position(p, a, self.rules, reason)
+        self._opened_or_closed(s, before, reason)
 
-    def settled(self, s: int) -> None:
-        """The order for symbol s's target is at its end. What it did not get is not tried again."""
+    def corrected(self, s: int, lots: int, cost: float, reason: int) -> None:
+        """Of symbol s, `lots` are held that cost `cost`: the past was another one than was thought. (What that changes in the
+        account's money is not its to say.) What a target still wants it wants still."""
+        p, before = self.positions[s], self.positions[s].qty
+        self._move_target(s, lots, False)
+        p.qty, p.cost = lots, cost
+        if before == 0 and lots > 0:
+            enter_position(p, self.markets[s])
+        self._opened_or_closed(s, before, reason)
+
+    def want(self, s: int, lots: int, reason: int) -> None:
+        """From now on `lots` of symbol s are wanted, whatever was decided: fewer than are held, or as many."""
         p = self.positions[s]
         self._answered(s)
-        if p.qty == 0:
-            want_nothing(p)
-        p.target_qty = p.qty
+        p.target_qty = min(lots, p.qty)
+        p.target_reason = reason
+        if p.target_qty < p.qty:
+            self.account.waiting_exits += 1
 
     def flatten(self, s: int) -> None:
         """Nothing of symbol s is wanted any more: what is held is to be sold, and nothing is bought."""
@@ -82,6 +106,33 @@ class Stepper:
         p.target_qty, p.target_reason, p.waiting = 0, EMERGENCY_CLOSE, 0.0
         a.waiting_entries = sum(other.target_qty > other.qty for other in self.positions)
         a.waiting_exits = sum(other.target_qty < other.qty for other in self.positions)
+
+    def settled(self, s: int) -> None:
+        """The order for symbol s's target is at its end. What it did not get is not tried again."""
+        p = self.positions[s]
+        self._answered(s)
+        if p.qty == 0:
+            want_nothing(p)
+        p.target_qty = p.qty
+
+    def _move_target(self, s: int, qty: int, asked: bool) -> None:
+        """`qty` lots will be held: an answer to what was asked for, or not."""
+        p = self.positions[s]
+        exiting = p.target_qty < p.qty
+        ended = qty in (p.target_qty, 0) or (not asked and exiting and qty < p.target_qty)
+        if ended and (asked or exiting or qty == 0):
+            self._answered(s)
+        if not asked and p.target_qty >= p.qty:
+            p.target_qty = max(0, p.target_qty + qty - p.qty)
+        elif not asked and ended:
+            p.target_qty = qty
+
+    def _opened_or_closed(self, s: int, before: int, reason: int) -> None:
+        p, a = self.positions[s], self.account
+        if before == 0 and p.qty > 0:
+            a.open_positions += 1
+        elif before > 0 and p.qty == 0:
+            close_position(p, a, self.rules, reason)
 
     def _answered(self, s: int) -> None:
         """The symbol waits for no fill any more."""

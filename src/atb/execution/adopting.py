@@ -7,13 +7,23 @@ appended as the engine itself would have; what the ledger has already is left as
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 from atb.core.order_id import parse_order_id, tag
 from atb.core.orders import SeenFill, SeenOrder
+from atb.core.types import Symbol
 from atb.ledger.entries import Entry, fill_id
 
+if TYPE_CHECKING:
+    from atb.venue.broker import Broker
+
 EVIDENCE = "told by the exchange, known by its client id"
+# Why an order of this purpose was placed, where nobody remembers more.
+REASONS = {
+    "entry": "entry", "exit": "signal", "partial": "partial_exit", "stop": "stop_loss", "take": "take_profit",
+    "emergency": "emergency_close",
+}  # fmt: skip
 
 
 def is_ours(client_order_id: str, account: str, symbol: str) -> bool:
@@ -37,6 +47,22 @@ def entries_for(
     ]  # fmt: skip
     entries.sort(key=lambda entry: (entry.at, entry.kind != "intent"))
     return entries + [_state(order, session_id) for order in _by_time(ours)]
+
+
+def unknown_entries(
+    broker: Broker, account: str, symbols: Iterable[Symbol], known: Collection[str], since_ms: int, session_id: int | None
+) -> list[Entry]:  # fmt: skip
+    """What to append for orders of ours that the exchange has and the ledger has not: those made since then, and those
+    that work."""
+    entries: list[Entry] = []
+    for symbol in symbols:
+        seen = [*broker.orders(symbol, since_ms), *broker.open_orders([symbol])]
+        there = {order.client_order_id: order for order in seen}
+        new = [order for name, order in there.items() if name not in known and is_ours(name, account, symbol.id)]
+        if new:
+            since_ms = min(since_ms, *(round(order.created_at.timestamp() * 1000) for order in new))
+            entries += entries_for(account, new, broker.fills(symbol, since_ms), known, session_id)
+    return entries
 
 
 def _by_time(orders: Iterable[SeenOrder]) -> list[SeenOrder]:
@@ -63,11 +89,17 @@ def fill_entry(fill: SeenFill, session_id: int | None, client_order_id: str = ""
     }  # fmt: skip
     if client_order_id:
         parsed = parse_order_id(client_order_id)
-        body |= {"client_order_id": client_order_id, "reason": parsed.purpose if parsed else ""}
+        body |= {"client_order_id": client_order_id, "reason": REASONS[parsed.purpose] if parsed else ""}
     if fill.fee_quote is not None:
         body["fee_quote"] = fill.fee_quote
-    name = fill_id(fill.symbol.id, fill.side, fill.venue_trade_id, fill.symbol.market)
-    return Entry(name, "fill", fill.at, body, session_id)
+    elif fill.fee_asset not in (fill.symbol.base, fill.symbol.quote):
+        body |= {"fee_quote": Decimal(0), "evidence": f"{body['evidence']}; what its fee was worth is not known"}
+    return Entry(fill_name(fill), "fill", fill.at, body, session_id)
+
+
+def fill_name(fill: SeenFill) -> str:
+    """The id of an execution's entry."""
+    return fill_id(fill.symbol.id, fill.side, fill.venue_trade_id, fill.symbol.market)
 
 
 def _state(order: SeenOrder, session_id: int | None) -> Entry:

@@ -7,134 +7,50 @@ again.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
 
-from atb.core.errors import DatabaseUnavailable, ExchangeRefused, ExchangeUnavailable
+from atb.core.errors import DatabaseUnavailable, ExchangeRefused, ExchangeUnavailable, UsageError
+from atb.core.money import floor_to
 from atb.core.order_id import client_order_id
-from atb.core.orders import FINAL, NewOrder, SeenFill, SeenOrder
+from atb.core.orders import FINAL, NewOrder, SeenOrder
+from atb.core.timeframe import moment
 from atb.engine.reasons import REASON_NAMES
-from atb.execution.adopting import fill_entry
-from atb.execution.plan import NOTHING, Step, Wanted, next_step
+from atb.execution.bare import BareTime
+from atb.execution.fills import NOT_TOLD, book_fills
+from atb.execution.fills import Event as Event
+from atb.execution.journaled import Journal as Journal
+from atb.execution.journaled import Journaled
+from atb.execution.journaled import catch_up as catch_up
+from atb.execution.offers import OFFSET, Told
+from atb.execution.plan import NOTHING, Step, Wanted, next_step, overdue
 from atb.execution.state import TradingState
-from atb.ledger.audit import READ
-from atb.ledger.entries import Chained, Entry
+from atb.ledger.entries import Entry
 from atb.ledger.records import FINAL_STATES, Order
-from atb.venue.broker import Broker, OrderUnknown, Window
+from atb.venue.broker import Broker, OrderRefused, OrderUnknown, Window
 
-T = TypeVar("T")
 WINDOW_MS = 2_000  # the exchange may take a request this long after its intent
 SETTLE_MS = 3_000  # after the window, until "not found" means "never arrived"
-NOT_TOLD = (ExchangeUnavailable, ExchangeRefused)  # of what only asks
-MOST_STEPS = 12  # in one cycle and symbol; a plan needs at most four
-PROVISIONAL = 0  # the number of an entry that is not in the ledger yet, but in a spool
-OVERLAP_MS = 3_600_000  # how far back fills are asked for again: clocks differ, and some are told late
+MOST_STEPS = 12  # in one cycle and symbol; a plan needs at most five
 
 
-class Journal(Protocol):
-    """Where entries go, and come from (ledger.steady.SteadyJournal, execution.spooling_journal.SpoolingJournal).
-
-    away: the database is out, and what is appended is kept elsewhere. merges: how often such entries came into the ledger,
-    perhaps among those of others: whoever folded them folds anew.
-    """
-
-    account_id: int
-
-    @property
-    def away(self) -> bool: ...
-
-    @property
-    def merges(self) -> int: ...
-
-    def append(self, entries: Sequence[Entry]) -> list[Chained]: ...
-
-    def read(self, work: Callable[[Any], T]) -> T: ...
-
-
-class Event(NamedTuple):
-    """Something an operator may want to know. severity: debug, info, warning, error or critical."""
-
-    severity: str
-    code: str
-    message: str
-
-
-def catch_up(journal: Journal, state: TradingState) -> None:
-    """Fold the entries that are in the ledger and not yet in the state."""
-    for seq, entry in entries_after(journal, state.seq):
-        state.take(seq, entry)
-
-
-def entries_after(journal: Journal, last: int) -> list[tuple[int, Entry]]:
-    query = READ.replace("WHERE account_id = %s", "WHERE account_id = %s AND seq > %s")
-
-    def entries(connection: Any) -> list[Any]:
-        connection.execute("SET LOCAL TimeZone = 'UTC'")
-        return list(connection.execute(query, (journal.account_id, last)).fetchall())
-
-    rows = journal.read(entries)
-    return [
-        (seq, Entry(name, kind, at, json.loads(text), session)) for seq, _, name, kind, at, session, text, *_ in rows
-    ]
-
-
-class Executor:
-    """One account at one venue. `identity`: what its client order ids are made with. `tell` gets events; `halted` says why
-    nothing may be entered, if so (halt_file.HaltFile.why)."""
+class Executor(Journaled):
+    """One account at one venue. `identity`: what its client order ids are made with. `tell` gets events."""
 
     def __init__(
         self, broker: Broker, journal: Journal, state: TradingState, identity: str, session_id: int | None,
-        tell: Callable[[Event], None] = lambda _: None, halted: Callable[[], str] = lambda: "",
+        tell: Callable[[Event], None] = lambda _: None, stop_offset: Decimal = OFFSET,
     ) -> None:  # fmt: skip
-        self.broker, self.journal, self.state = broker, journal, state
-        self.identity, self.session_id, self.tell, self.halted = identity, session_id, tell, halted
-        self.merges = journal.merges  # as of which the state was folded
-
-    # The ledger.
-
-    def append(self, entries: Sequence[Entry]) -> None:
-        """Append, and fold all that is new: also what others appended in between."""
-        written = self.journal.append(entries)
-        if self._folds_anew():
-            return
-        if not self._provisional and (not written or written[0].seq != self.state.seq + 1):
-            self.catch_up()
-            return
-        for chained in written:
-            self.state.take(self.state.seq + 1, chained.entry._replace(body=json.loads(chained.text)))
-
-    def catch_up(self) -> None:
-        """Fold what others appended: an operator's command beside this process. While the database is out, nothing."""
-        try:
-            entries = entries_after(self.journal, self.state.seq)
-        except DatabaseUnavailable:
-            if not self.journal.away:
-                raise
-            return
-        if self._provisional:  # the state's numbers are not the ledger's
-            self._folds_anew()
-            return
-        for seq, entry in entries:
-            self.state.take(seq, entry)
-
-    @property
-    def _provisional(self) -> bool:
-        """Whether something is folded that was not in the ledger then."""
-        return self.journal.away or self.journal.merges != self.merges
-
-    def _folds_anew(self) -> bool:
-        """After a merge, fold the ledger from its first entry. False where there was none, or the database is out again."""
-        if self.journal.away or self.journal.merges == self.merges:
-            return False
-        fresh, merges = self.state.fresh(), self.journal.merges
-        try:
-            catch_up(self.journal, fresh)
-        except DatabaseUnavailable:
-            return False
-        self.state, self.merges = fresh, merges
-        return True
+        super().__init__(journal, state)
+        self.broker = broker
+        self.identity, self.session_id, self.tell = identity, session_id, tell
+        self.told = Told(broker.features, stop_offset)
+        self.bare = BareTime()
+        self.no_entries: Callable[[], str] = lambda: ""  # why nothing new may be bought now
+        self.halted: Callable[[], str] = lambda: ""  # the same, as the file HALT says it (halt_file.HaltFile.why)
+        self.hold = ""  # why nothing is entered, though nobody halted the account
 
     # One cycle: what happened, then what is left to do.
 
@@ -142,24 +58,49 @@ class Executor:
         if self._provisional:
             self.catch_up()
         self.pull()
-        for s in range(len(self.state.traded)):
+        self.act()
+
+    def act(self) -> None:
+        """Do what is left to do, of all that this session trades."""
+        for s in range(self.state.count):
+            self.told.ask_again(s)
             self.carry_on(s)
 
     def pull(self) -> None:
         """Book what happened at the exchange: orders of unknown fate, executions, orders that came to their end."""
-        for s in range(len(self.state.traded)):
+        for s in range(self.state.count):
             self._find([o for o in self.state.working[s].values() if o.state in ("intent", "unknown")])
             if any(o.state in ("intent", "unknown") for o in self.state.working[s].values()):
                 continue  # a fill of an order that is not known yet would seem foreign
             self._book_fills(s)  # also of what somebody else sold
             self._book_ends(s)
 
+    def watch(self, last: Mapping[int, float]) -> None:
+        """Sell what should have been sold by an order that the exchange does not have. last: prices by symbol's index."""
+        for s, price in last.items():
+            reason = overdue(self.state, s, price)
+            if reason is not None:
+                self.get_out(s, REASON_NAMES[reason], f"the last price is {price!r}")
+                self.carry_on(s)
+
+    def get_out(self, s: int, reason: str, evidence: str) -> None:
+        """From now on nothing of symbol s is wanted. reason: that of the exit, as trades tell it."""
+        symbol = self.state.traded[s].symbol
+        body = {
+            "action": "exit", "symbol": symbol.id, "market": symbol.market, "reason": reason, "by": "engine",
+            "evidence": evidence,
+        }  # fmt: skip
+        name = f"exit:{symbol.id}:{self.state.seq + 1}"
+        self.append([Entry(name, "control", self.now(), body, self.session_id)])
+        self.tell(Event("warning", "exit", f"{symbol.id} is sold at the market ({reason}): {evidence}"))
+
     def carry_on(self, s: int) -> None:
         """Do what is left to do for symbol s, step by step, until nothing is or something must be waited for."""
         for _ in range(MOST_STEPS):
-            step = next_step(self.state, s, self.broker.features.pairs)
+            step = next_step(self.state, s, self.told.offers(s, self.state.held(s)))
             if step == NOTHING or not self._carry_out(s, step):
-                return
+                break
+        self._note_protection(s)
 
     def _carry_out(self, s: int, step: Step) -> bool:
         """Whether something changed, so that the plan may go on."""
@@ -168,28 +109,33 @@ class Executor:
         if step.cancel:
             cancelled = [self._cancel(s, order) for order in step.cancel]  # each, also after one that failed
             return all(cancelled)
-        return self._place(step.place)
+        return self._place(s, step.place)
 
     # Each of these ends with the outcome in the ledger.
 
-    def _place(self, wanted: Sequence[Wanted]) -> bool:
+    def _place(self, s: int, wanted: Sequence[Wanted]) -> bool:
         enters = any(w.purpose == "entry" for w in wanted)
-        if enters and (self.state.books.halted or self.journal.away or self.halted()):
+        if enters and self._barred(wanted[0]):
             return False  # the next close forgets it
         named = [w.order._replace(client_order_id=self._name(w)) for w in wanted]
         window = Window(self.broker.now_ms(), WINDOW_MS)  # before the commit: a fence comes after it
         try:
             self.append([self._intent(w.purpose, order) for w, order in zip(wanted, named, strict=True)])
+        except UsageError:  # halted since the last look: the ledger takes no entry
+            self.catch_up()
+            if not self.state.books.halted:
+                raise
+            return False
         except DatabaseUnavailable:
             if not self.journal.away:
                 raise
             return False  # it is written nowhere, so it is not sent
-        if enters and (why := self.halted()):  # since a moment ago
-            self._conclude(named, "denied", why)
+        if enters and self._barred(wanted[0]):  # since a moment ago
+            self._conclude(named, "denied", "halted before it was sent")
             return False
-        return self._send(wanted, named, window)
+        return self._send(s, wanted, named, window)
 
-    def _send(self, wanted: Sequence[Wanted], named: Sequence[NewOrder], window: Window) -> bool:
+    def _send(self, s: int, wanted: Sequence[Wanted], named: Sequence[NewOrder], window: Window) -> bool:
         """Send what the ledger knows of, once, and record what came of it."""
         try:
             if len(named) == 2:
@@ -201,18 +147,73 @@ class Executor:
             return False
         except ExchangeRefused as error:
             self._conclude(named, "rejected", error.what)
-            self.refused(wanted, error)
-            return False
+            return self._refused(s, wanted, error)
         except ExchangeUnavailable as error:  # not sent, or certainly not taken
             self._conclude(named, "denied", error.what)
             return False
         recorded = [self._record(order) for order in seen]
         return all(recorded)
 
-    def refused(self, wanted: Sequence[Wanted], error: ExchangeRefused) -> None:
-        """The exchange certainly does not take this."""
-        what = f"{wanted[0].purpose} of {wanted[0].order.symbol.id}: {error.what}"
-        self.tell(Event("warning", "order_refused", what))
+    def _barred(self, entry: Wanted) -> bool:
+        halted = self.state.books.halted
+        why = f"the account is halted: {halted}" if halted else self.halted() or self.hold or self.no_entries()
+        why = why or ("the database is out" if self.journal.away else "")
+        if why:
+            self.tell(Event("warning", "entry_blocked", f"{entry.order.symbol.id} is not bought: {why}"))
+        return bool(why)
+
+    def _refused(self, s: int, wanted: Sequence[Wanted], error: ExchangeRefused) -> bool:
+        """What follows from a refusal. Whether the plan may go on."""
+        reason = error.reason if isinstance(error, OrderRefused) else "refused"
+        purposes, symbol = {w.purpose for w in wanted}, wanted[0].order.symbol
+        self.tell(Event("warning", "order_refused", f"{wanted[0].purpose} of {symbol.id}: {error.what}"))
+        if "entry" in purposes:
+            return False
+        if reason == "insufficient_balance":
+            return self._sell_what_is_free(s, wanted[0].order.qty)
+        if reason in ("min_notional", "lot"):
+            self.told.too_little(s, self.state.held(s))
+        elif len(wanted) == 2:
+            self.told.no_pair(s)
+            return True
+        elif reason == "would_trigger" and "stop" in purposes:
+            self.get_out(s, REASON_NAMES[self.state.position(s).stop_reason], "the price is past the stop already")
+            return True
+        elif reason == "not_supported" and "stop" in purposes:
+            self.told.no_such_type(s, wanted[0].order.type)
+            return bool(self.told.offers(s, self.state.held(s)).stop_type)
+        if "stop" in purposes:
+            self.told.bare[s] = error.what
+        return False
+
+    def _sell_what_is_free(self, s: int, asked: Decimal) -> bool:
+        """Less is there than the books say, or something else has it locked: protect what there is."""
+        traded = self.state.traded[s]
+        try:
+            balance = self.broker.balances().get(traded.symbol.base)
+        except NOT_TOLD:
+            return False
+        free = floor_to(balance.free, traded.rules.lot) if balance else Decimal(0)
+        if free >= asked:
+            return False
+        self.told.at_most(s, free)
+        base = traded.symbol.base
+        what = (
+            f"{self.state.held(s).normalize():f} {base} are held by the books, and {free:f} of them are free to be sold"
+        )
+        self.tell(Event("error", "less_is_free", f"{what}. See: atb live sync-balance"))
+        return free > 0
+
+    def _note_protection(self, s: int) -> None:
+        """How long what is held is without what should rest for it."""
+        state, now = self.state, self.broker.now_ms()
+        resting = {order.purpose for order in state.working[s].values() if order.state not in ("intent", "unknown")}
+        p = state.position(s)
+        missing = p.qty > 0 and p.stop == p.stop and "stop" not in resting
+        symbol = state.traded[s].symbol.id
+        passed_ms = self.bare.note(s, missing, state.filled_ms.get(s, 0), now)
+        if passed_ms is not None:
+            self.tell(Event("info", "unprotected", f"{symbol} was without its stop for {passed_ms / 1000:.3f} s"))
 
     def _cancel(self, s: int, order: Order) -> bool:
         symbol = self.state.traded[s].symbol
@@ -270,17 +271,7 @@ class Executor:
         return self.broker.now_ms() > sent_ms + WINDOW_MS + SETTLE_MS
 
     def _book_fills(self, s: int) -> None:
-        symbol, books = self.state.traded[s].symbol, self.state.books
-        history = books.history.get((symbol.market, symbol.id), [])
-        since = round(history[-1].at.timestamp() * 1000) - OVERLAP_MS if history else 0
-        try:
-            fills = self.broker.fills(symbol, since)
-        except NOT_TOLD:
-            return
-        known = {fill.venue_trade_id for fill in history}
-        new = [self._filled(s, fill) for fill in fills if fill.venue_trade_id not in known]
-        if new:
-            self.append(new)
+        book_fills(self, s)
 
     def _book_ends(self, s: int) -> None:
         """Orders that work by the books and do not at the exchange: what became of them."""
@@ -313,7 +304,7 @@ class Executor:
             "side": order.side, "type": order.type, "qty": order.qty, "price": order.price,
             "stop_price": order.stop_price, "purpose": purpose,
         }  # fmt: skip
-        return Entry(f"intent:{order.client_order_id}", "intent", self._now(), body, self.session_id)
+        return Entry(f"intent:{order.client_order_id}", "intent", self.now(), body, self.session_id)
 
     def _conclude(self, orders: Sequence[NewOrder], state: str, reason: str) -> None:
         for order in orders:
@@ -326,22 +317,8 @@ class Executor:
         """The same state again, later, is another fact: an order may be unknown, open, and unknown again."""
         count = self.state.seq + 1
         return Entry(
-            f"order:{body['client_order_id']}:{body['state']}:{count}", "order", self._now(), body, self.session_id
+            f"order:{body['client_order_id']}:{body['state']}:{count}", "order", self.now(), body, self.session_id
         )
 
-    def _filled(self, s: int, fill: SeenFill) -> Entry:
-        key = (fill.symbol.market, fill.symbol.id)
-        name = self.state.by_venue.get((key, fill.venue_order_id), "")
-        entry = fill_entry(fill, self.session_id, name)
-        order = self.state.books.orders.get(name)
-        reason = "foreign" if order is None else self._reason(s, order.purpose)
-        return entry._replace(body={**entry.body, "reason": reason})
-
-    def _reason(self, s: int, purpose: str) -> str:
-        p = self.state.position(s)
-        codes = {"exit": p.target_reason, "partial": p.target_reason, "stop": p.stop_reason}
-        names = {"entry": "entry", "take": "take_profit", "emergency": "emergency_close"}
-        return names.get(purpose) or REASON_NAMES[codes[purpose]]
-
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self.broker.now_ms() / 1000, UTC)
+    def now(self) -> datetime:
+        return moment(self.broker.now_ms())

@@ -13,9 +13,13 @@ from typing import NamedTuple
 
 from atb.core.money import floor_to, lots_to_base, price_to_decimal
 from atb.core.orders import NewOrder
-from atb.engine.reasons import PARTIAL_EXIT
+from atb.engine.reasons import EMERGENCY_CLOSE, PARTIAL_EXIT, TAKE_PROFIT
+from atb.execution.offers import Offers
 from atb.execution.state import TARGET_PURPOSES, TradingState
 from atb.ledger.records import Order
+
+ZERO = Decimal(0)
+SOLD_AS = {PARTIAL_EXIT: "partial", EMERGENCY_CLOSE: "emergency"}
 
 
 class Wanted(NamedTuple):
@@ -36,51 +40,86 @@ class Step(NamedTuple):
 NOTHING = Step()
 
 
-def next_step(state: TradingState, s: int, pairs: bool) -> Step:
-    """What to do next for symbol s. `pairs`: the venue has take-profit and stop as one; without it only the stop rests."""
+def next_step(state: TradingState, s: int, offers: Offers) -> Step:
+    """What to do next for symbol s."""
     working = list(state.working[s].values())
     unknown = [order for order in working if order.state in ("intent", "unknown")]
     if unknown:
         return Step(find=unknown)
-    p = state.position(s)
     if s in state.flattening:
-        return _flatten(state, s, working)
+        return _flatten(state, s, offers, working)
     if any(order.purpose in TARGET_PURPOSES for order in working):
         return NOTHING
+    p = state.position(s)
     if p.target_qty > p.qty:
         return Step(place=[_market(state, s, "buy", "entry", p.target_qty - p.qty)])
+    if offers.dust:
+        return Step(cancel=working) if working else NOTHING
     if p.target_qty < p.qty:
-        purpose = "partial" if p.target_reason == PARTIAL_EXIT else "exit"
-        order = _market(state, s, "sell", purpose, p.qty - p.target_qty)
-        return Step(cancel=working) if working else Step(place=[order])
-    return _protect(working, protection(state, s, pairs))
+        return Step(cancel=working) if working else _sell(state, s, offers)
+    return _protect(working, protection(state, s, offers))
 
 
-def _flatten(state: TradingState, s: int, working: list[Order]) -> Step:
-    """Whatever works is cancelled, entries first of all; only a sale that closes is waited for."""
+def _flatten(state: TradingState, s: int, offers: Offers, working: list[Order]) -> Step:
+    """Whatever works is cancelled, also an entry; only a sale that closes is waited for."""
     others = [order for order in working if order.purpose != "emergency"]
     if others:
         return Step(cancel=others)
-    p = state.position(s)
-    if working or p.qty <= 0:
-        return NOTHING
-    return Step(place=[_market(state, s, "sell", "emergency", p.qty)])
+    return NOTHING if working or offers.dust else _sell(state, s, offers)
 
 
-def protection(state: TradingState, s: int, pairs: bool) -> list[Wanted]:
+def protection(state: TradingState, s: int, offers: Offers) -> list[Wanted]:
     """What should rest at the exchange for what is held of symbol s: its take and its stop, for all whole lots of it."""
     p, traded = state.position(s), state.traded[s]
-    qty = floor_to(state.held(s), traded.rules.lot)
+    qty = floor_to(_sellable(state, s, offers), traded.rules.lot)
     if qty <= 0:
         return []
     wanted = []
-    if p.take == p.take and pairs:
+    if p.take == p.take and (offers.pairs or p.stop != p.stop):
         price = price_to_decimal(p.take, traded.rules.tick)
         wanted.append(Wanted("take", NewOrder("", traded.symbol, "sell", "take_limit", qty, price=price)))
-    if p.stop == p.stop:
-        stop = price_to_decimal(p.stop, traded.rules.tick)
-        wanted.append(Wanted("stop", NewOrder("", traded.symbol, "sell", "stop", qty, stop_price=stop)))
+    if p.stop == p.stop and offers.stop_type:
+        wanted.append(Wanted("stop", _stop(state, s, offers, qty)))
     return wanted
+
+
+def overdue(state: TradingState, s: int, last: float) -> int | None:
+    """The reason to sell what is held of symbol s now, at this price: a level was passed, and no order rests that sells there.
+
+    A take where the exchange has no pairs, a stop that it refused, and the gap of a stop-limit: the market went past its limit.
+    """
+    p = state.position(s)
+    if p.qty <= 0 or p.target_qty < p.qty:
+        return None
+    resting = {order.purpose: order for order in state.working[s].values()}
+    if last >= p.take and "take" not in resting:
+        return TAKE_PROFIT
+    if not last <= p.stop:
+        return None
+    stop = resting.get("stop")
+    passed = stop is None or (stop.price is not None and Decimal(repr(last)) < stop.price)
+    return p.stop_reason if passed else None
+
+
+def _stop(state: TradingState, s: int, offers: Offers, qty: Decimal) -> NewOrder:
+    traded = state.traded[s]
+    at = price_to_decimal(state.position(s).stop, traded.rules.tick)
+    limit = None
+    if offers.stop_type == "stop_limit":
+        limit = max(floor_to(at * (1 - offers.offset), traded.rules.tick), traded.rules.tick)
+    return NewOrder("", traded.symbol, "sell", offers.stop_type, qty, price=limit, stop_price=at)
+
+
+def _sellable(state: TradingState, s: int, offers: Offers) -> Decimal:
+    held = state.held(s)
+    return held if offers.most is None else min(held, offers.most)
+
+
+def _sell(state: TradingState, s: int, offers: Offers) -> Step:
+    p, lot = state.position(s), state.traded[s].rules.lot
+    lots = min(p.qty - p.target_qty, int(_sellable(state, s, offers) // lot))
+    purpose = SOLD_AS.get(p.target_reason, "exit")
+    return Step(place=[_market(state, s, "sell", purpose, lots)]) if lots > 0 else NOTHING
 
 
 def _protect(working: list[Order], wanted: list[Wanted]) -> Step:
@@ -90,14 +129,16 @@ def _protect(working: list[Order], wanted: list[Wanted]) -> Step:
     return Step(cancel=working) if working else Step(place=wanted)
 
 
-def _of_order(order: Order) -> tuple[str, Decimal, Decimal, Decimal]:
-    zero = Decimal(0)
-    return order.purpose, order.qty - order.filled_qty, order.price or zero, order.stop_price or zero
+def _of_order(order: Order) -> tuple[str, Decimal, Decimal]:
+    """What matters of an order that rests: a stop is as good as a stop-limit of the same price."""
+    at = order.stop_price if order.purpose == "stop" else order.price
+    return order.purpose, order.qty - order.filled_qty, at or ZERO
 
 
-def _of_wanted(wanted: Wanted) -> tuple[str, Decimal, Decimal, Decimal]:
-    zero, order = Decimal(0), wanted.order
-    return wanted.purpose, order.qty, order.price or zero, order.stop_price or zero
+def _of_wanted(wanted: Wanted) -> tuple[str, Decimal, Decimal]:
+    order = wanted.order
+    at = order.stop_price if wanted.purpose == "stop" else order.price
+    return wanted.purpose, order.qty, at or ZERO
 
 
 def _market(state: TradingState, s: int, side: str, purpose: str, lots: int) -> Wanted:

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from atb.core.errors import DatabaseUnavailable
-from atb.execution.executor import PROVISIONAL, Event, Journal
+from atb.execution.fills import Event
+from atb.execution.journaled import PROVISIONAL, Journal
 from atb.execution.spool import Spool
 from atb.ledger.entries import Chained, Entry, check, encode
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atb.core.errors import DatabaseError
+from atb.core.process import this_process
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -69,29 +70,31 @@ def open_account(
 def take_authority(
     connection: Connection[Any], account_id: int, holder: str | None = None, *, insist: bool = False
 ) -> int:
-    """Fence whoever holds the account: a higher epoch, in the name of `holder`. Returns the epoch.
+    """Fence whoever holds the account, whether it is free or not: a higher epoch, in the name of `holder`, without a lease.
+    Returns the epoch. (`lease.claim` waits for its turn.)
 
     `insist`: end the connection of whoever holds the account's lock, such as an engine that hangs in the middle of an append.
     It is max(old + 1, unix time): a restored backup never goes back to an epoch that was used after it was made.
     """
     import psycopg
 
-    values = (int(time.time()), this_process() if holder is None else holder, account_id)
+    values = (int(time.time()), holder_text() if holder is None else holder, account_id)
     try:
         row = connection.execute(TAKE, values).fetchone()
     except psycopg.errors.LockNotAvailable:
         connection.rollback()
         if not insist:
             raise
-        row = _take_by_force(connection, values)
+        row = by_force(connection, TAKE, values)
     connection.commit()
     if row is None:
         raise DatabaseError(f"There is no account {account_id} in this database.", "See: atb db sessions")
     return int(row[0])
 
 
-def _take_by_force(connection: Connection[Any], values: tuple[int, str, int]) -> tuple[Any, ...] | None:
-    """TAKE, while another connection ends those it waits for: they are writers of this account, and of no other."""
+def by_force(connection: Connection[Any], query: str, values: Sequence[Any]) -> tuple[Any, ...] | None:
+    """The row of a query that takes authority, while another connection ends those it waits for: they are writers of this
+    account, and of no other."""
     from concurrent.futures import ThreadPoolExecutor, wait
 
     import psycopg
@@ -101,14 +104,15 @@ def _take_by_force(connection: Connection[Any], values: tuple[int, str, int]) ->
         psycopg.connect(info.dsn, password=info.password or None, autocommit=True) as watcher,
         ThreadPoolExecutor(1) as pool,
     ):
-        taking = pool.submit(lambda: connection.execute(TAKE, values).fetchone())
+        taking = pool.submit(lambda: connection.execute(query, values).fetchone())
         while wait([taking], LOOK_EVERY_S).not_done:
             watcher.execute(END_BLOCKERS, (info.backend_pid,))
         return taking.result()
 
 
-def this_process() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
+def holder_text() -> str:
+    """This process, as it stands in `authority.holder`: so that another one can tell whether it lives."""
+    return f"{this_process()} since {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def all_accounts(connection: Connection[Any]) -> list[AccountRow]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 READ = (
     "SELECT seq, epoch, id, kind, at, session_id, body, recorded_at, prev_hash, hash FROM entries "
-    "WHERE account_id = %s ORDER BY seq"
+    "WHERE account_id = %s{after} ORDER BY seq"
 )
 AUTHORITY = (
     "SELECT u.epoch, u.halted, u.halt_reason, coalesce(s.halted, '') FROM authority u "
@@ -139,26 +139,29 @@ def _chain_problems(connection: Connection[Any], account: AccountRow, chain: lis
     return [Problem(account.name, "entries", text) for text in texts]
 
 
-def read_chain(connection: Connection[Any], account_id: int) -> list[Chained]:
-    """All entries of an account in order, as they are stored."""
+def read_chain(connection: Connection[Any], account_id: int, after_seq: int | None = None) -> list[Chained]:
+    """The entries of an account in order, as they are stored: those after number `after_seq`, or all that are there."""
     connection.execute("SET LOCAL TimeZone = 'UTC'")
-    rows = _fetched(connection, READ, account_id)
+    if after_seq is None:  # also what a meddler numbered below 1
+        rows = _fetched(connection, READ.format(after=""), account_id)
+    else:
+        rows = _fetched(connection, READ.format(after=" AND seq > %s"), account_id, after_seq)
     return [
         Chained(seq, epoch, Entry(name, kind, at, _body(text), session), text, recorded_at, prev_hash, stored)
         for seq, epoch, name, kind, at, session, text, recorded_at, prev_hash, stored in rows
     ]
 
 
-def _fetched(connection: Connection[Any], query: str, account_id: int) -> list[Row]:
+def _fetched(connection: Connection[Any], query: str, *values: int) -> list[Row]:
     """All rows. A time that Python does not know (`infinity`, the year 20000) is the last one that it does."""
     from psycopg import DataError
 
     cursor = connection.cursor(binary=True)
     try:
-        return cursor.execute(query, (account_id,)).fetchall()
+        return cursor.execute(query, values).fetchall()
     except DataError:  # the lenient loader is slow, and only a meddler writes such a time
         cursor.adapters.register_loader("timestamptz", _lenient_loader())
-        return cursor.execute(query, (account_id,)).fetchall()
+        return cursor.execute(query, values).fetchall()
 
 
 def _lenient_loader() -> Any:

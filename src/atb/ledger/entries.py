@@ -25,10 +25,12 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "session": ("action", "session_id"),  # open: strategy, mode, ...; close: status
     "intent": ("client_order_id", "symbol", "side", "type", "qty"),  # an order about to be sent
     "order": ("client_order_id", "state"),  # what became of it
+    # external_qty: how much of it moved coins that are not the account's; what it did to those are adjustments
     "fill": ("symbol", "side", "qty", "price", "venue_trade_id"),
     "reversal": ("fill_id", "qty", "reason"),  # takes back so much of a provisional fill
-    "level": ("symbol", "stop", "take"),  # where a position's stop and take now rest
-    # deposit (above 0), withdrawal (below 0), correction, conversion: paid in or out; funding: earned or lost
+    "level": ("symbol", "stop", "take"),  # where a position's stop and take belong; by "operator": a tighter stop
+    # deposit (above 0), withdrawal (below 0), correction, conversion: paid in or out; funding: earned or lost;
+    # external: of what is at the exchange and not the account's: never traded, never counted
     "adjustment": ("type", "asset", "amount", "reason", "evidence"),
     "mark": ("prices", "why"),  # closes by symbol, and so the account's equity
     "decision": ("symbol", "timeframe", "open_time", "signal", "reason"),

@@ -35,7 +35,10 @@ from atb.ledger.records import (
     strength,
 )
 
+OPERATOR = "operator"  # as who a level is `by`, where it is not the engine's own
+
 Body = Mapping[str, Any]
+CONTROLS = ("halt", "resume", "fence", "exit", "flatten")
 Levels = tuple[Decimal | None, Decimal | None]  # stop and take
 
 
@@ -68,6 +71,7 @@ class Account(Holdings):
         self.history: dict[Key, list[Fill]] = {}
         self.provisional: dict[str, Fill] = {}
         self.levels: dict[Key, dict[int, Levels]] = {}  # by the number of the fill that opened the position
+        self.adjusted: set[str] = set()  # ids of the adjustments that are known here, as `history`
         self.halted = ""
         self.awaited: Awaited | None = None
 
@@ -175,7 +179,7 @@ class Account(Holdings):
         What was entered before this fill, and told after the record, comes before it: it is of the same position.
         """
         self.awaited = None
-        if (awaited.record.key, awaited.record.side) != (fill.key, fill.side) or awaited.replaced > fill.qty:
+        if (awaited.record.key, awaited.record.side) != (fill.key, fill.side) or awaited.replaced > fill.effective:
             raise ValueError(f"{fill.id} cannot be what was recorded as {awaited.record.id}.")
         entered = [
             other.place for other in self.history[fill.key]
@@ -217,7 +221,7 @@ class Account(Holdings):
             return
         if real is not None:
             real.replaced += qty
-            if real.replaced > real.qty:
+            if real.replaced > real.effective:
                 raise ValueError(f"{real.id} has replaced other records: it cannot replace {qty:f} of {fill.id}, too.")
             touched.fills.append(real)
         self._fold_anew(fill.key, before, touched)
@@ -245,7 +249,10 @@ class Account(Holdings):
         position = self.positions.get(key_of(body))
         if position is None:
             raise ValueError(f"{body['symbol']} is not held: it has no stop to move.")
-        position.stop, position.take = (None if body[n] is None else positive(body[n], n) for n in ("stop", "take"))
+        stop, take = (None if body[n] is None else positive(body[n], n) for n in ("stop", "take"))
+        if body.get("by") == OPERATOR:
+            _check_tighter(position, stop)
+        position.stop, position.take = stop, take
         self.levels.setdefault(position.key, {})[position.opened_seq] = position.stop, position.take
         touched.positions.add(position.key)
 
@@ -253,7 +260,8 @@ class Account(Holdings):
         change, asset = amount(body["amount"]), body["asset"]
         if {"deposit": change < 0, "withdrawal": change > 0}.get(body["type"]):
             raise ValueError(f"A {body['type']} cannot be of {change} {asset}.")
-        if asset != self.quote:
+        self.adjusted.add(entry.id)
+        if asset != self.quote or body["type"] == "external":
             self.assets[asset] = self.assets.get(asset, ZERO) + change
             return
         before = self.equity
@@ -284,10 +292,13 @@ class Account(Holdings):
             optional(body.get(name))
 
     def _control(self, seq: int, entry: Entry, body: Body, touched: Touched) -> None:
-        if body["action"] not in ("halt", "resume", "fence", "flatten") or not body["reason"]:
+        if body["action"] not in CONTROLS or not body["reason"]:
             raise ValueError(f"'{body['action']}' for the reason '{body['reason']}' is no control.")
         if body["action"] in ("halt", "resume"):
             self.halted = body["reason"] if body["action"] == "halt" else ""
+        if body["action"] == "resume":  # the drawdown begins anew, or the same one would halt again at once
+            self.peak = ZERO
+            self._mark(seq, entry, "resume", touched)
 
     def _known_session(self, number: int) -> Session:
         if number not in self.sessions:
@@ -306,10 +317,13 @@ class Account(Holdings):
             raise ValueError(f"A fee in {asset}: the fill must say what it is worth, as fee_quote.")
         if in_quote is None:
             in_quote = amount(body.get("fee_quote", ZERO))
+        external = amount(body.get("external_qty", ZERO))
+        if not 0 <= external <= qty:
+            raise ValueError(f"{external} of {qty} cannot be external.")
         return Fill(
             entry.id, seq, entry.at, entry.session_id, key, side, qty, price, fee, asset, in_quote, kind,
             body.get("reason", ""), body.get("client_order_id", ""), body["venue_trade_id"],
-            bool(body.get("provisional", False)), body.get("evidence", ""), qty, seq,
+            bool(body.get("provisional", False)), body.get("evidence", ""), qty - external, seq,
         )  # fmt: skip
 
     def _mark(self, seq: int, entry: Entry, why: str, touched: Touched) -> None:
@@ -329,6 +343,14 @@ _TAKE = {
     "reversal": Account._reversal, "level": Account._level, "adjustment": Account._adjustment,
     "mark": Account._take_mark, "decision": Account._decision, "control": Account._control,
 }  # fmt: skip
+
+
+def _check_tighter(position: Position, stop: Decimal | None) -> None:
+    """An operator's stop was chosen by what was seen a moment ago: the engine may have moved it further since."""
+    before, ahead = position.stop, 1 if position.qty > 0 else -1
+    if stop is None or (before is not None and ahead * stop < ahead * before):
+        now = f"{before.normalize():f}" if before is not None else "none"
+        raise ValueError(f"The stop of {position.key[1]} is {now} by now, and an operator only makes it tighter.")
 
 
 def latest_of(sessions: Iterable[Session]) -> Session | None:

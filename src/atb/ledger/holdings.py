@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 
 from atb.engine.book import Book, apply_fill
-from atb.ledger.records import ZERO, Fill, Key, Position, Touched, Trade, rounded
+from atb.ledger.records import EXACT, ZERO, Fill, Key, Position, Touched, Trade, rounded
 
 
 class Holdings:
@@ -29,9 +29,8 @@ class Holdings:
             return
         fee, in_quote = fill.fee, fill.fee_quote
         if fill.effective != fill.qty:
-            share = fill.effective / fill.qty
-            fee = rounded(fee * share)
-            in_quote = fee * fill.price if fill.fee_kind == "base" else rounded(in_quote * share)
+            fee = share_of(fee, fill.effective, fill.qty)
+            in_quote = fee * fill.price if fill.fee_kind == "base" else share_of(in_quote, fill.effective, fill.qty)
         change = fill.effective if fill.side == "buy" else -fill.effective
         if fill.fee_kind == "base":
             change -= fee
@@ -91,6 +90,11 @@ class Holdings:
             self.assets[asset] = self.assets.get(asset, ZERO) + change
         self.positions.pop(key, None)
         self.positions.update(after.positions)
+
+
+def share_of(fee: Decimal, part: Decimal, whole: Decimal) -> Decimal:
+    """What of a fee falls to a part of its fill."""
+    return fee if part == whole else rounded(EXACT.multiply(fee, EXACT.divide(part, whole)))
 
 
 def folded(fills: Iterable[Fill]) -> tuple[Holdings, Touched]:

@@ -7,14 +7,16 @@ more it would make new ids, and book twice. So the same entries are appended aga
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from atb.core.errors import DatabaseError, OutcomeUnknown
+from atb.core.errors import DatabaseError, DatabaseUnavailable, Fenced, OutcomeUnknown
 from atb.ledger.connect import Where, connect
 from atb.ledger.entries import Chained, Entry
 from atb.ledger.journal import append
+from atb.ledger.lease import RIVALS, read_standing
+from atb.ledger.patience import Patience
+from atb.ledger.reading import lost_connection
 from atb.ledger.steady import record_event
 
 if TYPE_CHECKING:
@@ -44,40 +46,52 @@ class Line:
         """As `journal.append`; when the connection breaks, whether it was written is found out."""
         return self.surely(lambda connection: append(connection, account_id, epoch, entries))
 
+    def append_beside(self, account_id: int, entries: Sequence[Entry]) -> list[Chained]:
+        """`append` beside whoever has authority, at the epoch that counts now: it is left to them, and no one is fenced."""
+        for _ in range(RIVALS):
+            epoch = self.surely(lambda connection: read_standing(connection, account_id)).epoch
+            try:
+                return self.append(account_id, epoch, entries)
+            except Fenced as error:  # authority changed hands in between
+                fenced = error
+        raise fenced
+
     def surely(self, work: Callable[[Connection[Any]], T]) -> T:
-        """What `work` gives, over another connection where this one breaks. It must bear being done twice."""
-        began = time.monotonic()
-        lost: DatabaseError | None = None
+        """What `work` gives, over another connection where this one breaks. It must bear being done twice.
+
+        What is refused, and what was certainly not written (a lock that is held, a full disk), is raised at once.
+        """
+        import psycopg
+
+        patience = Patience()
+        lost: DatabaseUnavailable | None = None
         while True:
             try:
                 done = work(self.connection)
                 break
-            except OutcomeUnknown as error:
-                lost = error
-            except Exception as error:
-                if not self.connection.closed or isinstance(error, DatabaseError):
+            except (psycopg.Error, OutcomeUnknown) as error:
+                lost = lost_connection(error, self.connection, self.where)
+                if lost is None:
                     raise
-                lost = DatabaseError(str(error).strip())
-            self._again(began, lost)
+            self._again(patience, lost)
         if lost is not None:
-            self._tell(time.monotonic() - began, lost)
+            self._tell(patience.waited_s(), lost)
         return done
 
-    def _again(self, began: float, lost: DatabaseError) -> None:
+    def _again(self, patience: Patience, lost: DatabaseUnavailable) -> None:
         """Another connection; an error if there is none in time, or if each of them breaks."""
         self.connection.close()
-        left_s = began + self.patience_s - time.monotonic()
         unknown = OutcomeUnknown(
             lost.what, "Before typing it again, see what was booked: atb db trades, atb db positions"
         )
-        if left_s <= 0:
+        if not patience.pause(self.patience_s):
             raise unknown
         try:
-            self.connection = connect(self.where, patience_s=left_s)
+            self.connection = connect(self.where, patience_s=max(self.patience_s - patience.waited_s(), 0.0))
         except DatabaseError:
             raise unknown from None
 
-    def _tell(self, seconds: float, lost: DatabaseError) -> None:
+    def _tell(self, seconds: float, lost: DatabaseUnavailable) -> None:
         import psycopg
 
         message = f"Back after {seconds:.1f} s, all is written once. {lost.what}"

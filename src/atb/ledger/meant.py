@@ -8,8 +8,6 @@ or refuses.
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 from pathlib import Path
 
 from atb.core.errors import UsageError
@@ -21,15 +19,14 @@ OWN = "atb's own database"
 
 def remember(home: Path, where: Where) -> None:
     """Note `where` in the state folder. A folder that cannot be written is no reason to fail."""
+    from atb.ledger.embedded.place import write_private
+
     path, label = home / NAME, OWN if where.embedded else where.shown
     if _remembered(path) == label:
         return
     with contextlib.suppress(OSError):
         home.mkdir(parents=True, exist_ok=True)
-        handle, made = tempfile.mkstemp(dir=home)
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(label + "\n")
-        Path(made).replace(path)
+        write_private(path, label + "\n")
 
 
 def other_than_meant(home: Path, where: Where) -> str | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Context, Decimal, InvalidOperation
-from typing import Any, NamedTuple
+from decimal import Context, Decimal, InvalidOperation, localcontext
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 ZERO = Decimal(0)
 PLACES = Decimal(1).scaleb(-18)
@@ -19,11 +20,13 @@ ORDER_STATES = FINAL_STATES | {"intent", "open", "partially_filled", "unknown"}
 SESSION_STATES = ("RUNNING", "STOPPED", "FAILED", "FENCED")
 
 Key = tuple[str, str]  # market, symbol
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Fill:
-    """One execution. `qty` is base, unsigned; `effective` is what later reversals have left of it.
+    """One execution. `qty` is base, unsigned; `effective` is what of it was the account's own, and later reversals have left.
 
     `place`: where it is folded among its symbol's fills, as a number of the chain. That is its own, unless it replaced a
     record made by hand: then it stands where the record stood, or after what was entered before it and told later.
@@ -206,6 +209,17 @@ def strength(signal: Any) -> float | None:
     if not math.isfinite(number):
         raise ValueError(f"{signal!r} is no signal.")
     return number
+
+
+def exactly(work: Callable[P, T]) -> Callable[P, T]:
+    """`work` in the fold's own precision: no sum or product of amounts is rounded."""
+
+    @wraps(work)
+    def done(*args: P.args, **kwargs: P.kwargs) -> T:
+        with localcontext(EXACT):
+            return work(*args, **kwargs)
+
+    return done
 
 
 def rounded(value: Decimal) -> Decimal:

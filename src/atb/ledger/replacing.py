@@ -47,12 +47,12 @@ def with_replacements(state: Account, entry: Entry, ours: Collection[str]) -> It
         yield entry
         return
     if not entry.body.get("provisional"):
-        for record, qty in _shared_out(amount(entry.body["qty"]), _records_of(state, entry)):
+        for record, qty in _shared_out(_own(entry.body), _records_of(state, entry)):
             yield _reversal(record.id, entry.id, entry.at, qty, entry.session_id)
     yield entry
     if _may_be_booked(entry.body):
         record = state.provisional[entry.id]
-        fills = [(fill, fill.qty - fill.replaced) for fill in booked_exits(state, record, ours)]
+        fills = [(fill, fill.effective - fill.replaced) for fill in booked_exits(state, record, ours)]
         for fill, qty in _shared_out(record.effective, fills):
             yield _reversal(record.id, fill.id, entry.at, qty, entry.session_id)
 
@@ -72,6 +72,11 @@ def _shared_out(left: Decimal, fills: Iterable[tuple[Fill, Decimal]]) -> list[tu
             out.append((fill, qty))
             left -= qty
     return out
+
+
+def _own(body: Any) -> Decimal:
+    """How much of an execution moved the account's own coins."""
+    return amount(body["qty"]) - amount(body.get("external_qty", 0))
 
 
 def _may_be_booked(body: Any) -> bool:
@@ -113,7 +118,7 @@ def booked_exits(state: Account, record: Fill, ours: Collection[str]) -> list[Fi
     return [
         fill for fill in state.history[record.key]
         if fill.side == record.side and not fill.provisional and fill.client_order_id not in {*ours, *state.orders}
-        and fill.replaced < fill.qty and begun is not None and begun <= fill.at
+        and fill.replaced < fill.effective and begun is not None and begun <= fill.at
     ]  # fmt: skip
 
 

@@ -206,6 +206,7 @@ backup_stamp = Table(
     "backup_stamp", metadata,
     Column("one", Boolean, primary_key=True, server_default=text("true")),
     _word("dump_id"), _time("made_at", nullable=False), _word("state"),
+    _word("restored_from", nullable=True), _word("restored_tables", nullable=True),  # a dump, and what it made
     CheckConstraint("one", name="one"), _one_of("state", "in_dump", "in_database"),
 )  # fmt: skip
 

@@ -18,18 +18,22 @@ from atb.ledger.patience import Patience
 from atb.ledger.reading import lost_connection
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from psycopg import Connection
 
 T = TypeVar("T")
 
 
 def record_event(
-    connection: Connection[Any], severity: str, component: str, code: str, message: str, account_id: int | None = None
-) -> None:
-    """Write an event and commit. severity: debug, info, warning, error or critical."""
+    connection: Connection[Any], severity: str, component: str, code: str, message: str, account_id: int | None = None, *,
+    at: datetime | None = None, session_id: int | None = None,
+) -> None:  # fmt: skip
+    """Write an event and commit. severity: debug, info, warning, error or critical; at: when it happened, if not now."""
     connection.execute(
-        "INSERT INTO events (severity, component, code, message, account_id) VALUES (%s, %s, %s, %s, %s)",
-        (severity, component, code, message, account_id),
+        "INSERT INTO events (at, severity, component, code, message, account_id, session_id) "
+        "VALUES (COALESCE(%s, now()), %s, %s, %s, %s, %s, %s)",
+        (at, severity, component, code, message, account_id, session_id),
     )
     connection.commit()
 
@@ -68,6 +72,10 @@ class SteadyJournal:
                     connection.read_only = None
 
         return self._steadily(reader)
+
+    def surely(self, work: Callable[[Connection[Any]], T]) -> T:
+        """What `work` gives, which commits by itself. After an outage it begins again: it must bear being done twice."""
+        return self._steadily(work)
 
     def close(self) -> None:
         self.pool.dispose()

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 REVISION = "v1.1.0"
-FINGERPRINT = "6e40a58deab9578f7cbb8debbe6c1310"
+FINGERPRINT = "9022173f0dfb1e3d85fc6fe6e485b628"
 TRIGGERS = {"public.entries entries_are_final": "cf740499e50df2a34df9c5c2485d55f5"}
 
 # What could make a session see other tables, or fire no triggers.

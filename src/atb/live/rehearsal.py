@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from atb.core.timeframe import ManualClock, timeframe_ms
 from atb.engine.candles import Candles, Floats
 from atb.engine.records import Rules
+from atb.execution.engines import registered
 from atb.execution.executor import Event
 from atb.execution.session import Session, Wish, open_session
-from atb.execution.state import Traded, TradingState
+from atb.execution.state import TradingState
+from atb.execution.traded import Traded
 from atb.ledger.connect import Where
 from atb.live.parity import Parity, compare
 from atb.live.replay import Replay
@@ -65,9 +68,10 @@ class Outcome(NamedTuple):
 
 def rehearse(
     where: Where, asked: Rehearsal, speed: float | None, progress: Callable[[float], None], stop: Callable[[], bool],
-    tell: Callable[[Event], None],
+    tell: Callable[[Event], None], home: Path,
 ) -> Outcome:  # fmt: skip
-    """Play it. `stop` ends it after the row that is played; what is held then stays held in its account."""
+    """Play it. `stop` ends it after the row that is played; what is held then stays held in its account. `home`: where it is
+    known as an engine that runs."""
     first_ms = min(int(part.candles.open_time[part.first]) for part in asked.parts)
     clock = ManualClock(first_ms)
     setup = Setup(venue=VENUE, fee=asked.rules.fee, slip=asked.rules.slip)
@@ -75,10 +79,24 @@ def rehearse(
     quote = asked.parts[0].traded.symbol.quote
     broker = SimulatedBroker(known, setup, clock, {quote: Decimal(repr(asked.balance))})
     session = open_session(where, _wish(asked, datetime.now(UTC)), clock, lambda state: broker, tell)
+    with registered(home, account=session.account.name, session_id=session.id, database=where.shown):
+        return _play(session, asked, speed, progress, stop, broker, clock)
+
+
+def _play(
+    session: Session, asked: Rehearsal, speed: float | None, progress: Callable[[float], None], stop: Callable[[], bool],
+    broker: SimulatedBroker, clock: ManualClock,
+) -> Outcome:  # fmt: skip
+    first_ms, renew = clock.time_ms, session.renewal()
+
+    def stopped() -> bool:
+        renew()
+        return stop()
+
     trader = Trader(session.executor, [part.strategy for part in asked.parts], asked.timeframe)
     lookback = [lookback_of(part.strategy) for part in asked.parts]
     replay = Replay(trader, broker, clock, [part.candles for part in asked.parts], lookback, first_ms, speed)
-    rows = replay.run(progress, stop)
+    rows = replay.run(progress, stopped)
     ended = rows == len(replay.times)
     parity = _parity(session, asked) if ended else None
     session.end("STOPPED", datetime.fromtimestamp(clock.now_ms() / 1000, UTC))

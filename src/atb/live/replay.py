@@ -16,6 +16,8 @@ from atb.engine.candles import Candles
 from atb.live.trader import Trader
 from atb.venue.simulated_broker import SimulatedBroker
 
+LOOK_EVERY_S = 0.2  # whether the end is asked for
+
 
 class Replay:
     """Candles of the trader's symbols, in its order. first: the open time of the first candle that is traded; those before
@@ -36,11 +38,11 @@ class Replay:
         for k, open_ms in enumerate(self.times.tolist()):
             if stop():
                 return k
-            self._row(k, open_ms)
+            self._row(k, open_ms, stop)
             progress((k + 1) / len(self.times))
         return len(self.times)
 
-    def _row(self, k: int, open_ms: int) -> None:
+    def _row(self, k: int, open_ms: int, stop: Callable[[], bool]) -> None:
         symbols = [traded.symbol for traded in self.trader.state.traded]
         present = [s for s in range(len(symbols)) if self._has(s, k, open_ms)]
         at = {s: int(self.rows[s][k]) for s in present}
@@ -49,7 +51,7 @@ class Replay:
             self.broker.opened(symbols[s], open_ms, float(self.series[s].open[at[s]]))
         self.broker.match_open()
         self.trader.look(open_ms)
-        self._wait()
+        self._wait(stop)
         for s in present:
             c, i = self.series[s], at[s]
             self.broker.ranged(symbols[s], open_ms, float(c.high[i]), float(c.low[i]), float(c.close[i]))
@@ -66,6 +68,8 @@ class Replay:
     def _window(self, s: int, i: int) -> Candles:
         return self.series[s].window(max(0, i + 1 - self.lookback[s]), i + 1)
 
-    def _wait(self) -> None:
-        if self.speed:
-            time.sleep(self.trader.length_ms / 1000 / self.speed)
+    def _wait(self, stop: Callable[[], bool]) -> None:
+        """The length of a candle in our time; the rest of it at once, where the end is asked for."""
+        until = time.monotonic() + (self.trader.length_ms / 1000 / self.speed if self.speed else 0.0)
+        while (left_s := until - time.monotonic()) > 0 and not stop():
+            time.sleep(min(left_s, LOOK_EVERY_S))

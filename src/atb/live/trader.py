@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 
+from atb.core.errors import StrategyError
 from atb.core.money import lots_to_base, price_to_decimal
-from atb.core.timeframe import timeframe_ms
+from atb.core.timeframe import moment, timeframe_ms
 from atb.engine.candles import Candles
 from atb.engine.reasons import REASON_NAMES
-from atb.execution.executor import Executor
+from atb.execution.executor import Event, Executor
 from atb.execution.state import TradingState
 from atb.ledger.entries import Entry
 from atb.strategy.contract import Strategy
 from atb.strategy.signals import compute_signals
+
+STEP = Decimal("0.002")  # of the peak: by so much a new trough is lower than the last that was written
 
 
 class Trader:
@@ -33,32 +36,79 @@ class Trader:
     def state(self) -> TradingState:
         return self.executor.state
 
-    def close(self, open_ms: int, windows: Mapping[str, Candles]) -> None:
-        """Candles have closed: by symbol the window that ends with the one that opened at `open_ms`."""
+    def begin(self) -> None:
+        """A process starts: what the last one decided and did not write down any more."""
+        state = self.state
+        if state.last_open_ms is not None and state.decided_ms != state.last_open_ms and state.signals:
+            at = moment(state.last_open_ms + self.length_ms)
+            self.executor.append(self._decisions(state.last_open_ms, at, state.signals))
+
+    def close(self, open_ms: int, windows: Mapping[str, Candles], act: bool = True) -> None:
+        """Candles have closed: by symbol the window that ends with the one that opened at `open_ms`.
+
+        act: send what follows from it. Of several at once only the last one is acted on.
+        """
         signals = {name: self._signal(name, window) for name, window in windows.items()}
         prices = {name: Decimal(repr(float(window.close[-1]))) for name, window in windows.items()}
         body = {
             "prices": prices, "why": "close", "open_ms": open_ms,
             "signals": {name: repr(signal) for name, signal in signals.items()},
         }  # fmt: skip
-        at = datetime.fromtimestamp((open_ms + self.length_ms) / 1000, UTC)
+        at = moment(open_ms + self.length_ms)
         name = f"mark:{self.timeframe}:{open_ms}"
         self.executor.append([Entry(name, "mark", at, body, self.executor.session_id)])
-        self.executor.append([*self._decisions(open_ms, at, signals), *self._levels(at)])
-        self.executor.cycle()
+        decided = self._decisions(open_ms, at, signals)
+        self._halt(at)
+        if act:
+            self.executor.act()  # before they are written: the market moves on
+        self.executor.append([*decided, *self._levels(at)])
+        if act:
+            self.executor.cycle()  # what was filled at once is protected at once
+
+    def trough(self, last: Mapping[int, float]) -> None:
+        """Between closes the account is worth less than ever since its peak: that is written, too. last: prices by index."""
+        state = self.state
+        now = state.books.cash + sum(
+            (p.qty * self._price_of(key, last) for key, p in state.books.positions.items()), Decimal(0)
+        )
+        if not state.books.positions or now >= state.lowest - STEP * state.books.peak:
+            return
+        prices = {state.traded[s].symbol.id: Decimal(repr(price)) for s, price in last.items()}
+        body = {"prices": prices, "why": "trough"}
+        self.executor.append(
+            [Entry(f"trough:{state.seq + 1}", "mark", self.executor.now(), body, self.executor.session_id)]
+        )
+
+    def _price_of(self, key: tuple[str, str], last: Mapping[int, float]) -> Decimal:
+        s = self.state.index.get(key)
+        return Decimal(repr(last[s])) if s is not None and s in last else self.state.books.prices[key]
+
+    def _halt(self, at: datetime) -> None:
+        """A drawdown halt is durable, and known to all: it lasts until somebody resumes."""
+        a, books = self.state.stepper.account, self.state.books
+        if not a.halted or books.halted:
+            return
+        why = f"drawdown of {a.halt_drawdown:.1%} from the peak of {a.peak:.2f} {books.quote}"
+        body = {"action": "halt", "reason": why, "by": "engine"}
+        self.executor.append([Entry(f"halt:{self.state.seq + 1}", "control", at, body, self.executor.session_id)])
+        self.executor.tell(Event("critical", "drawdown_halt", f"Halted: {why}. See: atb live resume --reason TEXT"))
 
     def look(self, at_ms: int) -> None:
         """Between closes: book what happened, and protect what is held."""
         before = self.state.seq
         self.executor.cycle()
         if self.state.seq != before:
-            levels = self._levels(datetime.fromtimestamp(at_ms / 1000, UTC))
+            levels = self._levels(moment(at_ms))
             if levels:
                 self.executor.append(levels)
 
     def _signal(self, name: str, window: Candles) -> float:
         s = next(i for i, t in enumerate(self.state.traded) if t.symbol.id == name)
-        return float(compute_signals(self.strategies[s], window)[-1])
+        try:
+            return float(compute_signals(self.strategies[s], window)[-1])
+        except StrategyError as error:
+            self.executor.tell(Event("error", "strategy_failed", f"{name}: {error.what} It gives no signal."))
+            return math.nan
 
     def _decisions(self, open_ms: int, at: datetime, signals: Mapping[str, float]) -> list[Entry]:
         """What was decided, for people and programs: nothing is folded from it."""
@@ -69,7 +119,7 @@ class Trader:
                 continue
             tick = traded.rules.tick
             body = {
-                "symbol": name, "timeframe": self.timeframe, "open_time": datetime.fromtimestamp(open_ms / 1000, UTC),
+                "symbol": name, "timeframe": self.timeframe, "open_time": moment(open_ms),
                 "signal": None if math.isnan(signals[name]) else signals[name], "reason": REASON_NAMES[reason],
                 "target_qty": lots_to_base(p.target_qty, traded.rules.lot), "stop": _price(p.stop, tick),
                 "take": _price(p.take, tick),

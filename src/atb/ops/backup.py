@@ -23,7 +23,7 @@ from atb.ledger.version import REVISION, revision_of
 from atb.ops.backup_folder import PARTIAL, alone, explained_folder, free_name, log, remove_old, sync_folder
 from atb.ops.beside import contents, heads, tool_options
 from atb.ops.dump_file import DumpWriter, Manifest, check_dump
-from atb.ops.remembered import Look, Remembered
+from atb.ops.remembered import TABLES, Look, Remembered
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -42,6 +42,11 @@ UPDATE public.authority SET epoch = GREATEST(epoch + 1, EXTRACT(epoch FROM now()
 SAY_WRITTEN = (
     "INSERT INTO backup_stamp (one, dump_id, made_at, state) VALUES (true, %s, %s, 'in_database') "
     "ON CONFLICT (one) DO UPDATE SET dump_id = excluded.dump_id, made_at = excluded.made_at, state = excluded.state"
+)
+# Whoever remembers what was there before a restore, on another machine say, must still learn of it.
+KEEP_SOURCE = (
+    ", restored_from = CASE backup_stamp.state WHEN 'in_dump' THEN backup_stamp.dump_id ELSE backup_stamp.restored_from END"
+    f", restored_tables = CASE backup_stamp.state WHEN 'in_dump' THEN {TABLES} ELSE backup_stamp.restored_tables END"
 )
 
 
@@ -200,9 +205,10 @@ def _say_written(where: Where, manifest: Manifest) -> list[str]:
     """Tell in the database that it is in a dump now. The dump is good without it, so a failure is a note."""
     import psycopg
 
+    statement = SAY_WRITTEN + (KEEP_SOURCE if manifest.revision == REVISION else "")
     try:
         with connect(where) as connection:
-            connection.execute(SAY_WRITTEN, (manifest.dump_id, manifest.made_at))
+            connection.execute(statement, (manifest.dump_id, manifest.made_at))
     except (AtbError, psycopg.Error) as error:
         return [f"The dump is good, but the database could not be told its id: {str(error).splitlines()[0]}"]
     return []

@@ -143,18 +143,13 @@ def _compare_with_live(where: Where, beside: Beside) -> list[str]:
 
 
 def _compare_account(live: Connection[Any], where: Where, account: AccountRow, seq: int, digest: str) -> str:
-    row = live.execute(
-        "SELECT (SELECT encode(hash, 'hex') FROM entries WHERE account_id = %(id)s AND seq = %(seq)s), "
-        "(SELECT max(seq) FROM entries WHERE account_id = %(id)s)",
-        {"id": account.id, "seq": seq},
-    ).fetchone()
-    assert row is not None
-    found, last = row
-    broken = next(broken_links(read_chain(live, account.id), account), None)
+    chain = read_chain(live, account.id)
+    broken = next(broken_links(chain, account), None)
     if broken is not None:
         return f"{account.name}: the dump is good, THE LIVE DATABASE IS DAMAGED: {broken}"
+    found = chain[seq - 1].hash.hex() if seq <= len(chain) else None
     if found == digest:
-        return f"{account.name}: entry {seq} is in the live chain, which has {int(last) - seq} more."
+        return f"{account.name}: entry {seq} is in the live chain, which has {len(chain) - seq} more."
     raise Disagreement(
         f"The dump is whole, but {where.shown} has {'another' if found else 'no'} entry {seq} of {account.name}, "
         "in a chain that is whole.",

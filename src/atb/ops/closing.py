@@ -96,6 +96,28 @@ class RecordOnly:
     def __init__(self, prices: Mapping[str, Decimal], only: Decimal | None) -> None:
         self.prices, self.only = prices, only
 
+    def check(self, held: Iterable[Held]) -> None:
+        """Every position has its price, every price its position, and a bare one is for a single symbol."""
+        sizes = {h.symbol: f"{h.size:f} {h.symbol}" for h in held}
+        unpriced = sorted(sizes.keys() - self.prices.keys())
+        if unheld := sorted(self.prices.keys() - sizes.keys()):
+            raise UsageError(
+                f"--exit-price {unheld[0]}={self.prices[unheld[0]]:f}: {unheld[0]} is not held "
+                f"(held: {', '.join(sizes.values()) or 'nothing'}).",
+                "Was it booked already? See: atb db trades. Without this price, type it again.",
+            )
+        if self.only is None and unpriced:
+            raise UsageError(f"There is no price for {unpriced[0]}.", f"Add: --exit-price {unpriced[0]}=PRICE")
+        if self.only is not None and len(unpriced) > 1:
+            raise UsageError(
+                f"One price for several symbols: {', '.join(sorted(sizes))}.",
+                "Write --exit-price SYMBOL=PRICE for each.",
+            )
+        if self.only is not None and sizes and not unpriced:
+            raise UsageError(
+                f"--exit-price {self.only:f}: each symbol that is held has a price of its own.", "Leave it out."
+            )
+
     def close(self, held: Held) -> Execution:
         price = self.prices.get(held.symbol, self.only)
         if price is None:

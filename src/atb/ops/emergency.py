@@ -116,7 +116,7 @@ def close_accounts(
     `fenced`: the epochs of those that are fenced and halted already.
 
     Returns what was closed, what is held all the same and why, and what went wrong with whole accounts. A UsageError
-    for a price that is missing: then nothing is closed, but everything is fenced and halted.
+    for a price that is missing or for nothing: then nothing is closed, but everything is fenced and halted.
     """
     import psycopg
 
@@ -130,7 +130,13 @@ def close_accounts(
         except AtbError as error:
             line.connection.rollback()
             failures.append(error)
-    _check_prices(line.connection, list(epochs), closer)
+    try:
+        check_prices(line.connection, list(epochs), closer)
+    except UsageError as error:
+        names = ", ".join(account.name for account in epochs)
+        raise UsageError(
+            f"{error.what} Nothing was closed; fenced and halted all the same: {names}.", error.hint
+        ) from None
     closed: list[Closed] = []
     left: list[tuple[Held, AtbError]] = []
     for account, epoch in epochs.items():
@@ -146,18 +152,12 @@ def close_accounts(
     return closed, left, failures
 
 
-def _check_prices(
+def check_prices(
     connection: Connection[Any], accounts: Sequence[AccountRow], closer: Callable[[AccountRow], Closer]
 ) -> None:
-    """Every position has its price, and a bare one is for a single symbol."""
+    """A UsageError unless what was given as closed by hand is what is held."""
     held = [h for account in accounts for h in open_positions(connection, account)]
     connection.rollback()
-    for each in held:
-        recorder = closer(each.account)
+    for recorder in map(closer, accounts):
         if isinstance(recorder, RecordOnly):
-            recorder.close(each)
-            if recorder.only is not None and len({h.symbol for h in held} - recorder.prices.keys()) > 1:
-                symbols = ", ".join(sorted({h.symbol for h in held}))
-                raise UsageError(
-                    f"One price for several symbols: {symbols}.", "Write --exit-price SYMBOL=PRICE for each."
-                )
+            recorder.check(held)

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 # A restored database has the name of the one before it, on the same server; its own number is another.
 WHICH = "SELECT system_identifier::text, current_database() FROM pg_control_system()"
 # Playing back a dump makes these anew, in whatever database; nothing else does.
-TABLES = (
-    "SELECT (SELECT oid FROM pg_database WHERE datname = current_database()) || '/' || 'public.entries'::regclass::oid, "
-    "(SELECT dump_id FROM backup_stamp WHERE state = 'in_dump')"
-)
+TABLES = "(SELECT oid FROM pg_database WHERE datname = current_database()) || '/' || 'public.entries'::regclass::oid"
+# From which dump the tables are. A later backup says so beside its own id; where other tables came with what it says, as in
+# a plain dump, it is not believed.
+STAMP = f"""SELECT {TABLES}, (SELECT CASE WHEN state = 'in_dump' THEN dump_id
+WHEN restored_tables = {TABLES} THEN restored_from END FROM backup_stamp)"""
 LOOK = f"""
 SELECT coalesce((SELECT epoch FROM authority WHERE account_id = accounts.id), 0), seq, hash, old, {COLUMNS} FROM accounts
 LEFT JOIN LATERAL (SELECT seq, hash FROM entries WHERE account_id = accounts.id ORDER BY seq DESC LIMIT 1) AS last ON true
@@ -75,7 +76,7 @@ class Remembered:
 
     def look(self, connection: Connection[Any]) -> Look:
         """Compare the ledger with the memory, in the connection's transaction."""
-        ((tables, dump),) = connection.execute(TABLES).fetchall()
+        ((tables, dump),) = connection.execute(STAMP).fetchall()
         heads, gone = _look(connection, self.before)
         now = Memory(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC", tables, heads)
         return Look(now, gone, dump if tables != self.before.tables else None)

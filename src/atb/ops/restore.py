@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import socket
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atb.core.errors import DatabaseError, Fenced
 from atb.ledger.connect import Where, connect, explained
+from atb.ledger.lease import STANDING, Standing
 from atb.ledger.migrate import check_schema
 from atb.ops.backup_verify import restored
 from atb.ops.beside import Beside, database_name, lock, maintenance
@@ -25,17 +25,13 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 Migrate = Callable[[Where], object]
-YOUNG_S = 60
 ATTEMPTS = 5
 LONGEST = 63 - len("_restore_20251121_020000_123456")  # a name of Postgres has 63 bytes
 FENCE = (
     "UPDATE authority SET epoch = GREATEST(epoch + 1, EXTRACT(epoch FROM now())::bigint), holder = %s, "
     "heartbeat_at = NULL, expires_at = NULL"
 )
-HOLDERS = (
-    "SELECT a.name, u.holder, u.expires_at > now(), u.heartbeat_at > now() - make_interval(secs => %s) "
-    "FROM authority u JOIN accounts a ON a.id = u.account_id ORDER BY a.name"
-)
+HOLDERS = f"SELECT a.name, {STANDING} FROM authority u JOIN accounts a ON a.id = u.account_id ORDER BY a.name"
 
 
 class Restored(NamedTuple):
@@ -109,7 +105,7 @@ def refuse_if_alive(server: Connection[Any], where: Where, *, force: bool = Fals
         return []
     try:
         with connect(where) as connection:
-            holders = connection.execute(HOLDERS, (YOUNG_S,)).fetchall()
+            holders = connection.execute(HOLDERS).fetchall()
     except psycopg.errors.UndefinedTable:
         return []  # without tables nobody trades on it
     except (psycopg.Error, DatabaseError) as error:
@@ -120,30 +116,17 @@ def refuse_if_alive(server: Connection[Any], where: Where, *, force: bool = Fals
             f"Nothing was changed: whether a session is alive could not be asked. {reason}",
             "Where you know that none is (pgrep -f 'atb live', on every host), skip that question: --force",
         ) from None
-    for account, holder, leased, young in holders:
-        if leased or (young and _may_live(str(holder))):
-            raise _alive(f"{holder or 'somebody'} holds account {account}")
+    for account, *row in holders:
+        standing = Standing(*row)
+        if not standing.why_free:
+            raise _alive(f"{standing.shown} holds account {account}")
     return []
-
-
-def _may_live(holder: str) -> bool:
-    """Whether a holder such as `host:4711` may still run. On another host nobody can tell."""
-    host, _, pid = holder.rpartition(":")
-    if host != socket.gethostname() or not pid.isdecimal():
-        return True
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _alive(who: str) -> Fenced:
     return Fenced(
         f"A session is alive: {who}. Nothing was changed.",
-        "Stop it first (pkill -f 'atb live'); one that was killed counts as dead when its lease has run out.",
+        "Stop it first (atb live stop); one that was killed on another host counts as dead when its lease has run out.",
     )
 
 

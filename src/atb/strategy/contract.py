@@ -112,3 +112,12 @@ def _checked(title: str, name: str, declared: Param, value: Any) -> float:
             f"{title}: {name} must be from {declared.low:g} to {declared.high:g}, not {number!r}.", declared.help
         )
     return number
+
+
+def own_policy(cls: type[Strategy], symbols: int) -> dict[str, Any]:
+    """The strategy's policy; one that divides the account gives each of `symbols` the same part."""
+    own = dict(cls.policy)
+    if cls.equal_shares:
+        own |= {name: own[name] / symbols for name in ("fraction", "max_position") if name in own}
+        own["max_open_positions"] = max(symbols, own.get("max_open_positions", symbols))
+    return own

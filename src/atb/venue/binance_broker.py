@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from atb.core.errors import ExchangeRefused, ExchangeUnavailable
-from atb.core.orders import Balance, KeyRights, NewOrder, SeenFill, SeenOrder
+from atb.core.orders import Balance, KeyRights, NewOrder, SeenFill, SeenOrder, SeenTransfer
 from atb.core.types import MarketRules, Symbol
 from atb.venue.binance_fills import FillPages
+from atb.venue.binance_history import OrderPages
 from atb.venue.binance_orders import (
     KINDS,
     order_params,
     pair_params,
+    read_any_order,
     read_balances,
     read_cancelled,
     read_order,
     read_pair,
     read_placed,
 )
+from atb.venue.binance_transfers import read_transfers
 from atb.venue.broker import Features, OrderRefused, OrderUnknown, Window
 from atb.venue.ccxt_markets import binance_rules, binance_symbol
 from atb.venue.ccxt_session import Answered
@@ -47,6 +50,7 @@ class BinanceBroker:
         self.symbols = tuple(symbols)
         self._listings = Listings(session, QUESTION, rules_file)
         self._fills = FillPages(session)
+        self._orders = OrderPages(session)
 
     def now_ms(self) -> int:
         return self.session.clock.now_ms()
@@ -113,6 +117,12 @@ class BinanceBroker:
     def fills(self, symbol: Symbol, since_ms: int) -> list[SeenFill]:
         return self._fills.since(symbol, since_ms)
 
+    def orders(self, symbol: Symbol, since_ms: int) -> list[SeenOrder]:
+        return self._orders.since(symbol, since_ms)
+
+    def transfers(self, since_ms: int) -> list[SeenTransfer] | None:
+        return read_transfers(self.session, since_ms, self.now_ms())
+
     def balances(self) -> dict[str, Balance]:
         return self.session.ask(
             "Reading the balances", "privateGetAccount", {"omitZeroBalances": "true"}, read_balances
@@ -137,7 +147,7 @@ class BinanceBroker:
 
     def _open_orders(self, symbol: Symbol) -> list[SeenOrder]:
         def read(answer: Any) -> list[SeenOrder]:
-            return [read_order(one, symbol) for one in rows(answer, "order")]
+            return [read_any_order(one, symbol) for one in rows(answer, "order")]
 
         what = f"Reading the open orders of {symbol.id}"
         return self.session.ask(what, "privateGetOpenOrders", {"symbol": symbol.id}, read)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from atb.core.orders import Balance, NewOrder, SeenFill, SeenOrder
+from atb.core.order_id import parse_order_id
+from atb.core.orders import OTHER, Balance, NewOrder, SeenFill, SeenOrder
 from atb.core.types import Symbol
 from atb.venue.ccxt_errors import Trouble, Verdict, unusable
 from atb.venue.fields import amount, flag, moment, plain, positive, row, rows, text, whole
@@ -30,6 +31,7 @@ KINDS = {
     # It never takes: one whose price the market has passed already is refused (would_match), not filled at once.
     "take_limit": Kind("LIMIT_MAKER", price=True, stop_price=False, rests=False),
 }
+NO_KIND = Kind("", price=False, stop_price=False, rests=False)
 TYPES = {kind.name: ours for ours, kind in KINDS.items()}
 STATES = {
     "NEW": "open",
@@ -104,7 +106,21 @@ def read_order(answer: Any, symbol: Symbol, client_order_id: str | None = None) 
     own_id = text(seen, "origClientOrderId" if seen.get("origClientOrderId") else "clientOrderId")
     if text(seen, "symbol") != symbol.id or client_order_id not in (None, own_id):
         raise unusable("gave another order than the one that was asked for")
-    kind = KINDS[_known(seen, "type", TYPES)]
+    return _read(seen, symbol, own_id, KINDS[_known(seen, "type", TYPES)])
+
+
+def read_any_order(answer: Any, symbol: Symbol) -> SeenOrder:
+    """An order in a list of all: one that is not ours may be of a type that we have no word for."""
+    seen = row(answer, "order")
+    own_id = text(seen, "clientOrderId")
+    if seen.get("type") in TYPES or parse_order_id(own_id) is not None:
+        return read_order(seen, symbol, own_id)
+    if text(seen, "symbol") != symbol.id:
+        raise unusable("gave an order of another symbol")
+    return _read(seen, symbol, own_id, NO_KIND)
+
+
+def _read(seen: Mapping[str, Any], symbol: Symbol, own_id: str, kind: Kind) -> SeenOrder:
     qty, filled = amount(seen, "origQty"), amount(seen, "executedQty")
     if filled > qty:
         raise unusable("gave an order that is filled more than whole")
@@ -114,7 +130,7 @@ def read_order(answer: Any, symbol: Symbol, client_order_id: str | None = None) 
         venue_order_id=str(whole(seen, "orderId")),
         symbol=symbol,
         side=_known(seen, "side", _OUR_SIDES),
-        type=TYPES[kind.name],
+        type=TYPES.get(kind.name, OTHER),
         qty=qty,
         price=positive(seen, "price") if kind.price else None,
         stop_price=positive(seen, "stopPrice") if kind.stop_price else None,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from atb.core.errors import ExchangeRefused, ExchangeUnavailable
-from atb.core.orders import Balance, KeyRights, NewOrder, SeenFill, SeenOrder
+from atb.core.orders import Balance, KeyRights, NewOrder, SeenFill, SeenOrder, SeenTransfer
 from atb.core.types import MarketRules, Symbol
 
 
@@ -86,6 +86,15 @@ class Broker(Protocol):
 
     def fills(self, symbol: Symbol, since_ms: int) -> list[SeenFill]:
         """All executions of the account since then, in order; as many requests as that takes."""
+        ...
+
+    def orders(self, symbol: Symbol, since_ms: int) -> list[SeenOrder]:
+        """All orders of the account that were made since then, whatever became of them, oldest first."""
+        ...
+
+    def transfers(self, since_ms: int) -> list[SeenTransfer] | None:
+        """What came and went since then otherwise than by orders, as far as the venue tells this key; None: nothing of
+        it at all."""
         ...
 
     def balances(self) -> dict[str, Balance]: ...

@@ -36,7 +36,14 @@ WEIGHTS = {
     "privateGetOpenOrders": 6,
     "privateGetMyTrades": 20,
     "privateGetAccount": 20,
+    "privateGetAllOrders": 20,
     "sapiGetAccountApiRestrictions": 1,
+    "sapiGetCapitalDepositHisrec": 1,
+    "sapiGetCapitalWithdrawHistory": 1,
+    "sapiGetAssetDribblet": 1,
+    "sapiGetAssetAssetDividend": 10,
+    "sapiGetAssetTransfer": 1,
+    "sapiGetConvertTradeFlow": 1,
 }
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from atb.core.errors import ExchangeRefused, ExchangeUnavailable
 from atb.core.order_id import parse_order_id
-from atb.core.orders import FINAL, WORKING, Balance, KeyRights, NewOrder, SeenFill, SeenOrder
+from atb.core.orders import FINAL, WORKING, Balance, KeyRights, NewOrder, SeenFill, SeenOrder, SeenTransfer
 from atb.core.types import MarketRules, Symbol
 from atb.venue.broker import OrderRefused, OrderUnknown, Window
 from atb.venue.ccxt_markets import PRODUCT
@@ -25,6 +25,7 @@ from atb.venue.coinbase_orders import (
     FEATURES,
     order_params,
     read_accepted,
+    read_any_order,
     read_balance,
     read_fill,
     read_listing,
@@ -159,6 +160,18 @@ class CoinbaseBroker:
         found = {fill.venue_trade_id: fill for fill in pages}
         return sorted(found.values(), key=lambda fill: (fill.at, fill.venue_trade_id))
 
+    def orders(self, symbol: Symbol, since_ms: int) -> list[SeenOrder]:
+        """Told newest first."""
+        params = {"product_ids": [symbol.id], "start_date": _iso(since_ms)}
+        what = f"Reading the orders of {symbol.id}"
+        pages = self._pages(what, ORDERS + "Batch", "orders", params, lambda one: read_any_order(one, symbol))
+        found = {seen.venue_order_id: seen for seen in pages}
+        return sorted(found.values(), key=lambda seen: (seen.created_at, seen.venue_order_id))
+
+    def transfers(self, since_ms: int) -> list[SeenTransfer] | None:
+        """Advanced Trade tells nobody of deposits, withdrawals or conversions."""
+        return None
+
     def balances(self) -> dict[str, Balance]:
         """An asset may lie in more than one wallet."""
         found: dict[str, Balance] = {}
@@ -180,7 +193,7 @@ class CoinbaseBroker:
         found: dict[str, SeenOrder] = {}
         for words in WORKING_WORDS:
             params = {"product_ids": [symbol.id], "order_status": words}
-            for seen in self._pages(what, ORDERS + "Batch", "orders", params, lambda one: read_order(one, symbol)):
+            for seen in self._pages(what, ORDERS + "Batch", "orders", params, lambda one: read_any_order(one, symbol)):
                 found[seen.venue_order_id] = seen
         return [seen for seen in found.values() if seen.state in WORKING]
 

@@ -8,7 +8,8 @@ from decimal import Decimal, localcontext
 from typing import Any, NamedTuple, TypeVar
 
 from atb.core.money import DIGITS
-from atb.core.orders import Balance, KeyRights, NewOrder, SeenFill, SeenOrder
+from atb.core.order_id import parse_order_id
+from atb.core.orders import OTHER, Balance, KeyRights, NewOrder, SeenFill, SeenOrder
 from atb.core.types import Symbol
 from atb.venue.broker import Features
 from atb.venue.ccxt_errors import Trouble, Verdict, unusable
@@ -115,6 +116,31 @@ def read_order(answer: Any, symbol: Symbol) -> SeenOrder:
         updated_at=instant(seen, "last_fill_time") if seen.get("last_fill_time") else created,
         filled_qty=filled,
     )
+
+
+def read_any_order(answer: Any, symbol: Symbol) -> SeenOrder:
+    """An order in a list of all: one that is not ours may be of a type that we have no word for."""
+    seen = row(answer, "order")
+    try:
+        return read_order(seen, symbol)
+    except Trouble:
+        if parse_order_id(str(seen.get("client_order_id"))) is not None or seen.get("product_id") != symbol.id:
+            raise
+    return _foreign(seen, symbol)
+
+
+def _foreign(seen: Mapping[str, Any], symbol: Symbol) -> SeenOrder:
+    """What matters of it: whether it works, and what it has done. One that is told in quote has no quantity of its own."""
+    status, filled, created = _known(seen, "status", STATES), amount(seen, "filled_size"), instant(seen, "created_time")
+    given = row(seen.get("order_configuration"), "order configuration")
+    sizes = [fields["base_size"] for fields in given.values() if isinstance(fields, dict) and fields.get("base_size")]
+    qty = positive({"base_size": sizes[0]}, "base_size") if sizes else filled
+    return SeenOrder(
+        client_order_id=str(seen.get("client_order_id") or ""), venue_order_id=text(seen, "order_id"), symbol=symbol,
+        side=_known(seen, "side", _OUR_SIDES), type=OTHER, qty=qty, price=None, stop_price=None,
+        state="partially_filled" if status == "open" and filled else status, created_at=created, updated_at=created,
+        filled_qty=filled,
+    )  # fmt: skip
 
 
 def _configured(seen: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 PLACING = ("place", "place_pair")
 CHANGING = (*PLACING, "cancel")
-ASKING = ("find", "open_orders", "fills", "balances")
+ASKING = ("find", "open_orders", "fills", "orders", "transfers", "balances")
 EVERY = (*CHANGING, *ASKING)
 
 # Each kind: the operations it can strike.
@@ -22,7 +22,7 @@ KINDS = {
         "cancel",
     ),  # ExchangeRefused where the order is at its end: some exchanges know only working ones
     "invisible": PLACING,  # for `ms` no answer tells of the order or of its executions
-    "late": ASKING[:3],  # this answer tells of nothing younger than `ms`
+    "late": ASKING[:-1],  # this answer tells of nothing younger than `ms`
     "vanishes": PLACING,  # the exchange cancels it after `ms`; of a pair both
     "partial": PLACING,  # it fills in `parts` executions, one each time the market moves
     "partial_expires": PLACING,  # one of `parts` is filled, the rest is given up

@@ -14,14 +14,14 @@ from functools import partial
 from typing import TypeVar
 
 from atb.core.errors import ExchangeRefused, ExchangeUnavailable
-from atb.core.orders import WORKING, Balance, KeyRights, NewOrder, SeenFill, SeenOrder
+from atb.core.orders import WORKING, Balance, KeyRights, NewOrder, SeenFill, SeenOrder, SeenTransfer
+from atb.core.timeframe import moment
 from atb.core.types import MarketRules, Symbol
 from atb.venue.broker import OrderUnknown, Window
 from atb.venue.faults import CHANGING, Fault, FaultPlan
 from atb.venue.simulated_audit import AuditReport
 from atb.venue.simulated_book import Pieces, client_id_of
 from atb.venue.simulated_broker import WHOLE, SimulatedBroker
-from atb.venue.simulated_orders import moment
 
 T = TypeVar("T")
 Faults = dict[str, Fault]
@@ -108,6 +108,14 @@ class FaultyBroker:
         newest = self._newest(self._call("fills"))
         fills = self.broker.fills(symbol, since_ms)
         return [f for f in fills if not self._hidden(client_id_of(f)) and f.at <= newest]
+
+    def orders(self, symbol: Symbol, since_ms: int) -> list[SeenOrder]:
+        return self._visible(self._call("orders"), self.broker.orders(symbol, since_ms))
+
+    def transfers(self, since_ms: int) -> list[SeenTransfer] | None:
+        newest = self._newest(self._call("transfers"))
+        told = self.broker.transfers(since_ms)
+        return None if told is None else [transfer for transfer in told if transfer.at <= newest]
 
     def balances(self) -> dict[str, Balance]:
         self._call("balances")

@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from atb.core.money import DIGITS, lots_to_base
 from atb.core.orders import NewOrder, SeenFill
+from atb.core.timeframe import moment
 from atb.core.types import Symbol
 from atb.engine.fills import affordable_lots, fill_fee, fill_value
 from atb.venue.broker import Features
 from atb.venue.simulated_audit import Audit
 from atb.venue.simulated_market import Instrument
-from atb.venue.simulated_orders import STOPS, Resting, in_lots, moment
+from atb.venue.simulated_orders import STOPS, Resting, in_lots
 from atb.venue.simulated_wallet import Wallet
 
 
@@ -50,9 +51,8 @@ class Book:
         self.latest: dict[str, Resting] = {}  # by client order id
         self.fills: dict[Symbol, list[SeenFill]] = {symbol: [] for symbol in symbols}
         self._working: dict[str, Resting] = {}
-        self._taken: Counter[str] = (
-            Counter()
-        )  # orders and executions by client order id: a final order's id may be used again
+        # Orders and executions by client order id: a final order's id may be used again.
+        self._taken: Counter[str] = Counter()
         self._executed: Counter[str] = Counter()
 
     def working(self, symbol: Symbol | None = None) -> list[Resting]:

@@ -20,8 +20,8 @@ from dataclasses import asdict
 from decimal import Decimal
 from typing import Self
 
-from atb.core.orders import Balance, KeyRights, NewOrder, SeenFill, SeenOrder
-from atb.core.timeframe import Clock
+from atb.core.orders import Balance, KeyRights, NewOrder, SeenFill, SeenOrder, SeenTransfer
+from atb.core.timeframe import Clock, in_ms, moment
 from atb.core.types import MarketRules, Symbol
 from atb.engine.fills import fill_value
 from atb.venue.broker import Window
@@ -29,7 +29,7 @@ from atb.venue.simulated_audit import Audit, AuditReport
 from atb.venue.simulated_book import Book, Pieces, Setup
 from atb.venue.simulated_market import Candle, Instrument, Span, market_price, next_price, resting_price, triggers
 from atb.venue.simulated_orders import STOPS, Resting, check_made, check_pair, in_lots, refuse
-from atb.venue.simulated_state import State, fill_from, fill_state, in_ms, order_from, order_state
+from atb.venue.simulated_state import State, fill_from, fill_state, order_from, order_state
 from atb.venue.simulated_wallet import Wallet
 
 AHEAD_MS = 1_000  # a request from further in the future is refused
@@ -47,6 +47,8 @@ class SimulatedBroker:
         self._instruments = {symbol: Instrument(symbol, known) for symbol, known in rules.items()}
         self._book = Book(setup, Wallet(balances, fee=setup.fee), Audit(), rules)
         self._as_of_ms: int | None = None
+        self._transfers: list[SeenTransfer] = []
+        self.tells_transfers = True
 
     @classmethod
     def restored(cls, rules: Mapping[Symbol, MarketRules], setup: Setup, clock: Clock, state: State) -> Self:
@@ -166,6 +168,15 @@ class SimulatedBroker:
     def fills(self, symbol: Symbol, since_ms: int) -> list[SeenFill]:
         return [fill for fill in self._book.fills[self._instrument(symbol).symbol] if in_ms(fill.at) >= since_ms]
 
+    def orders(self, symbol: Symbol, since_ms: int) -> list[SeenOrder]:
+        every = (o.seen() for o in self._book.orders.values() if o.asked.symbol == symbol)
+        return [seen for seen in every if in_ms(seen.created_at) >= since_ms]
+
+    def transfers(self, since_ms: int) -> list[SeenTransfer] | None:
+        if not self.tells_transfers:
+            return None
+        return [transfer for transfer in self._transfers if in_ms(transfer.at) >= since_ms]
+
     def balances(self) -> dict[str, Balance]:
         return self._book.wallet.balances(self._book.working())
 
@@ -177,6 +188,14 @@ class SimulatedBroker:
     def audit(self) -> AuditReport:
         """What the account did that it should not have done."""
         return self._book.audit.report(self.now_ms())
+
+    def move(self, kind: str, *legs: tuple[str, Decimal], told: bool = True) -> None:
+        """Something comes or goes that is no execution: (asset, signed amount). told: whether `transfers` has it."""
+        number = str(len(self._transfers) + 1)
+        for asset, amount in legs:
+            self._book.wallet.move(asset, amount)
+            if told:
+                self._transfers.append(SeenTransfer(number, kind, asset, amount, moment(self.now_ms())))
 
     def give_up(self, client_order_id: str) -> None:
         """The exchange cancels a working order of its own accord."""

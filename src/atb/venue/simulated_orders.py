@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
 from typing import NoReturn
 
 from atb.core.errors import ExchangeRefused
 from atb.core.money import DIGITS
 from atb.core.orders import ORDER_TYPES, WORKING, NewOrder, SeenOrder
+from atb.core.timeframe import moment
 from atb.core.types import MarketRules
 from atb.venue.broker import Features
 
 STOPS = ("stop", "stop_limit")
 NEVER = -1
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass
@@ -61,10 +60,6 @@ class Resting:
             o.client_order_id, self.venue_order_id, o.symbol, o.side, o.type, o.qty, o.price, o.stop_price, self.state,
             moment(self.created_ms), moment(self.updated_ms), self.filled_qty,
         )  # fmt: skip
-
-
-def moment(time_ms: int) -> datetime:
-    return EPOCH + timedelta(milliseconds=time_ms)
 
 
 def in_lots(qty: Decimal, lot: Decimal) -> int:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from atb.core.orders import NewOrder, SeenFill, SeenOrder
+from atb.core.timeframe import in_ms, moment
 from atb.core.types import Symbol
 from atb.venue.simulated_market import Candle
-from atb.venue.simulated_orders import EPOCH, Resting, moment
+from atb.venue.simulated_orders import Resting
 
 State = dict[str, Any]
 
@@ -73,10 +73,6 @@ def fill_state(fill: SeenFill) -> State:
 def fill_from(data: State, symbols: Mapping[str, Symbol]) -> SeenFill:
     numbers = {k: None if data[k] is None else Decimal(data[k]) for k in ("qty", "price", "fee", "fee_quote")}
     return SeenFill(**{**data, **numbers, "symbol": symbols[data["symbol"]], "at": moment(data["at"])})
-
-
-def in_ms(at: datetime) -> int:
-    return (at - EPOCH) // timedelta(milliseconds=1)
 
 
 def _text(value: object) -> object:

@@ -46,6 +46,12 @@ class Wallet:
     def balances(self, orders: Collection[Resting]) -> dict[str, Balance]:
         return {asset: Balance(asset, self.free(asset, orders), self.locked(asset, orders)) for asset in self.totals}
 
+    def move(self, asset: str, amount: Decimal) -> None:
+        """A deposit, or below 0 a withdrawal."""
+        with localcontext(prec=DIGITS):
+            self.totals[asset] = self.total(asset) + amount
+        self.cash[asset] = self.cash.get(asset, 0.0) + float(amount)
+
     def book(self, fill: SeenFill, value: float, fee: float) -> None:
         """Book an execution. value (signed like the quantity) and fee: in quote, as the engine computes them."""
         base, quote = fill.symbol.base, fill.symbol.quote

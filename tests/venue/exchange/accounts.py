@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tests.venue.exchange.money import ZERO, Amounts, Number, amounts, exact
 from tests.venue.exchange.orders import Order, OrderList, Trade
+
+if TYPE_CHECKING:
+    from tests.venue.exchange.transfers import Transfer
 
 Lock = tuple[str, Decimal]  # asset, amount
 
@@ -46,6 +49,7 @@ class Account:
     orders: list[Order] = field(default_factory=list)
     lists: list[OrderList] = field(default_factory=list)
     trades: list[Trade] = field(default_factory=list)
+    transfers: list[Transfer] = field(default_factory=list)
     deposits: Amounts = field(default_factory=amounts)
     totals: Amounts = field(default_factory=amounts)
     locks: dict[Order | OrderList, Lock] = field(default_factory=dict)

@@ -22,6 +22,17 @@ def resampled(rows: Rows, length_ms: int) -> Rows:
     return np.column_stack([opens, rows[first, 1], high, low, rows[last, 4], volume])
 
 
+def formed(rows: Rows, length_ms: int, now_ms: int) -> Rows:
+    """The same, the last as far as it has come: from its open to its low, its high, and half the way to its close."""
+    share = (now_ms - rows[-1, 0]) / length_ms if len(rows) else 1.0
+    if share >= 1:
+        return rows
+    _, opened, high, low, close, volume = rows[-1]
+    seen = (opened, low, high, round((high + close) / 2, 8))[: int(share * 4) + 1]
+    last = [rows[-1, 0], opened, max(seen), min(seen), seen[-1], round(volume * share, 8)]
+    return np.concatenate([rows[:-1], [last]])
+
+
 class Tape:
     """The trades of a market as candles of a minute."""
 

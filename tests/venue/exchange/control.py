@@ -6,6 +6,9 @@ POST /control/fault     {"kind": "reset", "path": "/order", "done": true, ...}; 
 POST /control/market    {"symbol": "BTCUSDT", "status": "HALT", "liquidity": "0.5", "level": "0.1", "spread": "1"}
 POST /control/expire    {"order": 7}; POST /control/fill {"order": 7, "share": 0.5}
 POST /control/deposit   {"account": "main", "asset": "USDT", "amount": "1000"}
+POST /control/move      {"account": "main", "kind": "withdrawal", "asset": "USDT", "amount": "100", "fee": "1",
+                         "into": ["BNB", "0.1"], "told": true}
+POST /control/order     {"account": "main", "symbol": "BTCUSDT", "side": "SELL", "qty": "0.1", "price": "50000"}
 GET  /control/state     now, prices, accounts with balances, orders and trades; what is broken, if anything
 GET  /control/log       every request that was processed, with its effect
 GET  /control/unprotected?account=main&symbol=BTCUSDT&start=...&end=...   milliseconds
@@ -64,6 +67,19 @@ def deposit(exchange: Exchange, asked: Json) -> None:
     exchange.account(asked["account"]).deposit(asked["asset"], asked["amount"])
 
 
+def move(exchange: Exchange, asked: Json) -> None:
+    with exchange.lock:
+        exchange.owner.move(exchange.account(asked.pop("account")), **asked)
+
+
+def order(exchange: Exchange, asked: Json) -> Json:
+    """By hand."""
+    with exchange.lock:
+        exchange.market(asked["symbol"])
+        placed = exchange.owner.order(exchange.account(asked.pop("account")), **asked)
+        return {"order": placed.id, "client_id": placed.client_id}
+
+
 def state(exchange: Exchange, asked: Json) -> Json:
     return {
         "now_ms": exchange.now_ms,
@@ -104,6 +120,8 @@ ACTIONS: dict[tuple[str, str], Action] = {
     ("POST", "expire"): expire,
     ("POST", "fill"): fill,
     ("POST", "deposit"): deposit,
+    ("POST", "move"): move,
+    ("POST", "order"): order,
     ("GET", "state"): state,
     ("GET", "log"): log,
     ("GET", "unprotected"): unprotected,

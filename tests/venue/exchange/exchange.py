@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from tests.venue.exchange.accounts import Account, Key, made_key
-from tests.venue.exchange.candles import Rows, candles_of
+from tests.venue.exchange.candles import LENGTH_MS, Rows, candles_of, formed
 from tests.venue.exchange.clock import Clock
 from tests.venue.exchange.engine import Engine
 from tests.venue.exchange.history import Entry, Events, Log
@@ -17,6 +17,7 @@ from tests.venue.exchange.market import Listing, Market
 from tests.venue.exchange.money import Number, exact
 from tests.venue.exchange.orders import Order
 from tests.venue.exchange.rates import Rates
+from tests.venue.exchange.transfers import Owner
 from tests.venue.exchange.wire import Request
 
 
@@ -31,7 +32,10 @@ class Exchange:
         self.accounts: dict[str, Account] = {}
         self.keys: dict[str, Key] = {}
         self.engine = Engine(self.markets, self.clock.read)
+        self.owner = Owner(self.engine, self.clock.read)  # what is done by hand
         self.rates = Rates()
+        self.forming = False  # given candles form while they run; else they show at once what they will be
+        self.lag_ms = 0  # how old what candles show is: a closed one is not final, and the next not there, for so long
         self.names = 0  # of orders to which the client gave none
         self._later: list[tuple[int, Callable[[], None]]] = []
 
@@ -84,7 +88,9 @@ class Exchange:
     def candles(self, symbol: str, timeframe: str) -> Rows:
         """Every candle that has opened by now; longer timeframes are made from the shortest there is."""
         rows = candles_of(self.listings[symbol].candles, self.markets[symbol].tape, timeframe)
-        return rows[rows[:, 0] <= self.now_ms]
+        shown_ms = self.now_ms - self.lag_ms
+        rows = rows[rows[:, 0] <= shown_ms]
+        return formed(rows, LENGTH_MS[timeframe], shown_ms) if self.forming else rows
 
     # --- the market moves
 

@@ -109,7 +109,7 @@ def write_private(path: Path, text: str, owner: tuple[int, int] | None = None) -
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         # O_EXCL follows no link: a folder of the server's user may hold what an intruder put there.
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
             if owner is not None:
                 os.fchown(file.fileno(), *owner)
             file.write(text)

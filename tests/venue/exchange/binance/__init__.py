@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 from tests.venue.exchange.accounts import Account
-from tests.venue.exchange.binance import account, lists, orders, public
+from tests.venue.exchange.binance import account, lists, orders, public, transfers
 from tests.venue.exchange.binance.auth import key_of, unknown_key
 from tests.venue.exchange.binance.errors import ApiError
 from tests.venue.exchange.rates import DAY_MS, TEN_SECONDS_MS
@@ -132,4 +132,10 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("GET", SAPI + "account/apiRestrictions"): reads(1, account.restrictions),
     ("GET", SAPI + "asset/tradeFee"): reads(1, account.trade_fee),
     ("GET", SAPI + "bnbBurn"): reads(1, account.bnb_burn),
+    ("GET", SAPI + "capital/deposit/hisrec"): reads(1, transfers.deposits),
+    ("GET", SAPI + "capital/withdraw/history"): reads(1, transfers.withdrawals),
+    ("GET", SAPI + "asset/dribblet"): reads(1, transfers.dust),
+    ("GET", SAPI + "asset/assetDividend"): reads(10, transfers.dividends),
+    ("GET", SAPI + "asset/transfer"): reads(1, transfers.between_wallets),
+    ("GET", SAPI + "convert/tradeFlow"): reads(1, transfers.conversions),
 }

@@ -1,0 +1,100 @@
+"""From the executions that the exchange tells of to entries: those of our orders, and those that somebody made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from atb.core.errors import ExchangeRefused, ExchangeUnavailable
+from atb.core.orders import SeenFill, SeenOrder
+from atb.core.timeframe import in_ms
+from atb.engine.reasons import REASON_NAMES
+from atb.execution.adopting import fill_entry
+from atb.execution.external import by_hand
+from atb.execution.reconcile import locked_by
+from atb.execution.state import TradingState
+from atb.ledger.entries import Entry
+
+if TYPE_CHECKING:
+    from atb.execution.executor import Executor
+
+NOT_TOLD = (ExchangeUnavailable, ExchangeRefused)  # of what only asks
+OVERLAP_MS = 3_600_000  # how far back fills are asked for again: clocks differ, and some are told late
+PLAIN = {"entry": "entry", "take": "take_profit", "emergency": "emergency_close"}
+
+
+class Event(NamedTuple):
+    """Something an operator may want to know. severity: debug, info, warning, error or critical."""
+
+    severity: str
+    code: str
+    message: str
+
+
+def book_fills(executor: Executor, s: int) -> None:
+    """Append the executions of symbol s that are not in the ledger."""
+    broker, state = executor.broker, executor.state
+    symbol, known = state.traded[s].symbol, state.booked[s]
+    try:
+        fills = broker.fills(symbol, _since_ms(state, s))
+        new = [
+            f
+            for f in fills
+            if (f.side, f.venue_trade_id) not in known and (order_of(state, f) or not was_before(state, f))
+        ]
+        sold = any(fill.side == "sell" and not order_of(state, fill) for fill in new)
+        seen = broker.open_orders([symbol]) if sold else []
+    except NOT_TOLD:
+        return
+    own: list[Entry] = []
+    for fill in new:
+        if order_of(state, fill):
+            own.append(_filled(executor, s, fill))
+            continue
+        _append(executor, own)  # what a foreign one means depends on the books as of then
+        _append(executor, _foreign(executor, fill, seen))
+        own = []
+    _append(executor, own)
+
+
+def order_of(state: TradingState, fill: SeenFill) -> str:
+    """The client id of the order of ours that was executed, "" where it was none."""
+    return state.by_venue.get(((fill.symbol.market, fill.symbol.id), fill.venue_order_id), "")
+
+
+def was_before(state: TradingState, fill: SeenFill) -> bool:
+    """Whether it was made before the account began: what came of it was there then."""
+    return state.begun is not None and fill.at < state.begun
+
+
+def _since_ms(state: TradingState, s: int) -> int:
+    latest = state.filled_ms.get(s)
+    if latest is not None:
+        return latest - OVERLAP_MS
+    return 0 if state.begun is None else in_ms(state.begun)
+
+
+def _append(executor: Executor, entries: Sequence[Entry]) -> None:
+    if entries:
+        executor.append(entries)
+
+
+def _foreign(executor: Executor, fill: SeenFill, seen: Sequence[SeenOrder]) -> list[Entry]:
+    books = executor.state.books
+    resting = [o for o in seen if o.client_order_id in books.orders and o.created_at <= fill.at]
+    what = f"{fill.side} {fill.qty:f} {fill.symbol.id} at {fill.price:f} by no order of this account"
+    executor.tell(Event("warning", "foreign_fill", what))
+    return by_hand(books, fill, locked_by(resting, fill.symbol.base), executor.session_id)
+
+
+def _filled(executor: Executor, s: int, fill: SeenFill) -> Entry:
+    name = order_of(executor.state, fill)
+    entry = fill_entry(fill, executor.session_id, name)
+    reason = _reason(executor.state, s, executor.state.books.orders[name].purpose)
+    return entry._replace(body={**entry.body, "reason": reason})
+
+
+def _reason(state: TradingState, s: int, purpose: str) -> str:
+    p = state.position(s)
+    codes = {"exit": p.target_reason, "partial": p.target_reason, "stop": p.stop_reason}
+    return PLAIN.get(purpose) or REASON_NAMES[codes[purpose]]

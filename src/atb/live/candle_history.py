@@ -1,0 +1,89 @@
+"""The candles before the first that is traded: from the store, and what it lacks from the exchange. What closes is stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from atb.core.errors import DataError
+from atb.core.timeframe import DAY_MS, iso_minute, timeframe_ms
+from atb.core.types import Symbol
+from atb.core.words import counted
+from atb.data.part_writer import candles_of, store_pages
+from atb.data.store import CandleStore, SeriesKey, series_key
+from atb.engine.candles import COLUMNS, Candles, Floats
+
+PART_MS = 3_600_000  # what closes is stored once an hour: a part a candle would leave a thousand files a day
+QUIET_CANDLES = 10
+
+
+class History:
+    """One venue's series in the store. `url`, `rates`: as for every request."""
+
+    def __init__(self, store: CandleStore, venue: str, *, url: str | None, rates: Path | None) -> None:
+        self.store, self.venue = store, venue
+        self._url, self._rates = url, rates
+
+    def load(
+        self, symbol: Symbol, timeframe: str, first_ms: int, end_ms: int, bars: int, now_ms: int
+    ) -> tuple[Floats, int]:
+        """At least `bars` candles that open before `first_ms`, and all from there to `end_ms` (exclusive); and until when it
+        is certain that there are no others.
+
+        now_ms: the exchange's clock. DataError where so many do not exist, or the newest is old.
+        """
+        key, step = series_key(self.venue, symbol, timeframe), timeframe_ms(timeframe)
+        span, found = bars, -1
+        while True:
+            start = max(0, first_ms - span * step)
+            rows = self._read(symbol, key, start, end_ms, now_ms)
+            have = int(np.count_nonzero(rows[:, 0] < first_ms))
+            if have >= bars:
+                break
+            if have <= found or start == 0:
+                raise _too_few(key, rows, bars, start)
+            found, span = have, 2 * span + QUIET_CANDLES
+        until = int(rows[-1, 0]) + step if len(rows) else end_ms
+        if now_ms - until > max(DAY_MS, QUIET_CANDLES * step):
+            raise DataError(f"{_name(key)}: the newest candle is of {iso_minute(until - step)}.", "Is it still traded?")
+        return rows, until
+
+    def append(self, symbol: Symbol, timeframe: str, rows: Floats, start_ms: int, end_ms: int) -> None:
+        """Store what was settled for [start_ms, end_ms), as far as no other process has."""
+        key = series_key(self.venue, symbol, timeframe)
+        for low, high in self.store.missing_ranges(key, start_ms, end_ms):
+            inside = rows[(rows[:, 0] >= low) & (rows[:, 0] < high)]
+            self.store.append(key, candles_of(key, inside), low, high)
+
+    def _read(self, symbol: Symbol, key: SeriesKey, start_ms: int, end_ms: int, now_ms: int) -> Floats:
+        for low, high in self.store.missing_ranges(key, start_ms, end_ms):
+            self._fetch(symbol, key, low, high, now_ms)
+        candles = self.store.read(key, start_ms, end_ms) if start_ms < end_ms else None
+        return np.empty((0, 6)) if candles is None else _rows(candles)
+
+    def _fetch(self, symbol: Symbol, key: SeriesKey, low: int, high: int, now_ms: int) -> None:
+        from atb.venue.ccxt_candles import fetch_candles
+
+        pages = fetch_candles(
+            self.venue, symbol, key.timeframe, low, high, base_url=self._url, now_ms=lambda: now_ms, rates=self._rates
+        )
+        store_pages(self.store, key, (page.rows for page in pages), (low, high), now_ms)
+
+
+def _rows(candles: Candles) -> Floats:
+    return np.column_stack([candles.open_time.astype(np.float64), *(getattr(candles, name) for name in COLUMNS)])
+
+
+def _name(key: SeriesKey) -> str:
+    return f"{key.symbol} {key.timeframe} at {key.venue}"
+
+
+def _too_few(key: SeriesKey, rows: Floats, bars: int, start_ms: int) -> DataError:
+    if not len(rows):
+        return DataError(f"{_name(key)}: there is no candle since {iso_minute(start_ms)}.", "Is it still traded?")
+    return DataError(
+        f"{_name(key)}: the strategy looks back on {counted(bars, 'candle')} before its first, and there "
+        f"{'is' if len(rows) == 1 else 'are'} {len(rows)}, the first of {iso_minute(int(rows[0, 0]))}.",
+        "Use a shorter timeframe, or a strategy or parameters with a shorter lookback.",
+    )
