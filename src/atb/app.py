@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 
 from atb.core.errors import DatabaseError, UsageError
 from atb.core.keys import account_identity
 from atb.core.timeframe import SystemClock
-from atb.settings import Settings, load_settings, without_postgres
+from atb.settings import Settings, load_settings, trading_disabled, without_postgres
 
 if TYPE_CHECKING:
     from atb.backtest.request import Request
@@ -19,7 +21,14 @@ if TYPE_CHECKING:
     from atb.core.types import MarketRules, Symbol
     from atb.data.store import CandleStore
     from atb.ledger.connect import Where
+    from atb.live.feed import Feed
+    from atb.live.mode import Mode
+    from atb.live.prepare import Desk as LiveDesk
+    from atb.live.prepare import Ready
     from atb.live.rehearsal import Rehearsal
+    from atb.live.request import LiveRequest
+    from atb.live.run import Around
+    from atb.live.screen import Looks
     from atb.strategy.contract import Strategy
     from atb.strategy.loader import LoadedStrategy, StrategyFile
     from atb.venue.broker import Broker
@@ -174,6 +183,64 @@ class App:
         return Rehearsal(
             request.strategy, sources[0].timeframe, parts, make_rules(policy, request.fee_bps, request.slippage_bps),
             request.initial_balance, [source.describe() for source in sources], policy.digest(), notes,
+        )  # fmt: skip
+
+    def database_for_trading(self, warn: Say) -> tuple[Where, bool]:
+        """The database that a session writes into, and whether it is atb's own server, which is started where nothing is set."""
+        if not self.settings.database_url:
+            from atb.ledger.connect import embedded
+            from atb.ledger.embedded import start
+            from atb.ledger.migrate import migrate
+
+            server = start(self.settings.home, warn)
+            migrate(embedded(server), self.settings.migrations)
+        return self.database_to("change", warn), not self.settings.database_url
+
+    def live_desk(self, asked: LiveRequest, mode: Mode, broker: Broker | None) -> LiveDesk:
+        """What `live.prepare` needs. broker: the account at the exchange, None on paper."""
+        from atb.live.prepare import Desk as LiveDesk
+
+        fingerprint = "" if mode.is_paper else self.settings.key(asked.venue).fingerprint
+
+        def rules(symbol: Symbol) -> MarketRules:
+            if broker is not None:
+                return broker.market_rules(symbol)
+            from atb.core.errors import ExchangeUnavailable
+            from atb.venue.market_rules import rules_for
+
+            with contextlib.suppress(ExchangeUnavailable):  # the candles will tell whether it is away
+                self.refresh_rules(asked.venue, symbol)
+            return rules_for(asked.venue, symbol, self.settings.market_rules)
+
+        now_ms = SystemClock().now_ms()
+        return LiveDesk(self.load_strategy(asked.strategy), self.attach_model, rules, now_ms, fingerprint)
+
+    def surroundings_of(
+        self, ready: Ready, where: Where, broker: Broker | None, stream: TextIO, looks: Looks
+    ) -> Around:
+        """What a session meets: clock, database, market data, exchange, and where it is shown."""
+        from atb.live.run import Around
+
+        mine = self.settings
+        key = mine.keys.get(ready.asked.venue)
+        secrets = [mine.database_url or "", *([key.id, key.secret] if key else [])]
+        return Around(
+            where, mine.home, Path(ready.asked.log_dir) if ready.asked.log_dir else mine.logs, SystemClock(), broker,
+            lambda after_ms, tell: self._feed(ready, after_ms, tell), trading_disabled, secrets, stream, looks,
+        )  # fmt: skip
+
+    def _feed(self, ready: Ready, after_ms: int | None, tell: Callable[[Any], None]) -> Feed:
+        from atb.live.candle_history import History
+        from atb.live.feed import Feed
+        from atb.venue.candle_tail import CandleTail
+
+        venue, mine, clock = ready.asked.venue, self.settings, SystemClock()
+        url = mine.urls.get(venue)
+        tail = CandleTail(venue, base_url=url, now_ms=clock.now_ms, rates=mine.rates)
+        history = History(self.store(), venue, url=url, rates=mine.rates)
+        return Feed(
+            tail, history, [t.symbol for t in ready.traded], ready.asked.timeframe, ready.lookback, clock, tell,
+            after_ms=after_ms, look_every_s=ready.asked.check_interval_s,
         )  # fmt: skip
 
     def _desk(self, request: Request, warn: Say, progress: Progress) -> Desk:

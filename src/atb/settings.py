@@ -93,6 +93,11 @@ class Settings(NamedTuple):
         test_host = TESTNETS.get(venue, ("//",))[0].rpartition("/")[2]
         return "testnet" if url and (self.testnet or (test_host and test_host in url)) else "real"
 
+    def check_venue(self, venue: str) -> None:
+        """A UsageError where it is none."""
+        if venue not in VENUES:
+            raise UsageError(f"There is no provider '{venue}'.", nearest(venue, [*VENUES, "replay"]))
+
     def key(self, venue: str) -> ApiKey:
         """The key for a venue; a UsageError where there is none."""
         if venue in self.keys:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -11,24 +12,29 @@ from atb.cli import live_control
 from atb.cli.lean import LeanCommand, LeanGroup
 from atb.cli.policy_options import with_policy_options
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from atb.live.rehearsal import Outcome
-
 RUN = "run"
-HELP = """Trade a strategy. This version rehearses on history: --provider replay.
+HELP = """Trade a strategy: on paper, on a test network, with real money, or as a rehearsal on history.
 
-A rehearsal runs everything that will trade with money (journal, ledger, orders, stops), against a simulated exchange with the
-rules of the backtest, on an account of its own in the database. At the end it is compared with the backtest of the same candles:
-exit code 0 when they are the same, 7 when not.
+It is paper trading unless ENABLE_TRADING=true is set and the exchange's key is there, and it says so. Every start resumes its
+account. Orders, stops and fills are in the database before and after they are sent; a stop rests at the exchange for whatever
+is held. Ctrl-C and SIGTERM leave positions open and protected (docs/live.md).
+
+A rehearsal (--provider replay) plays candles from a file through all of it, on an account of its own, and compares the result
+with the backtest of the same candles: exit code 0 when they are the same, 7 when not.
 
 \b
 Examples:
-  atb live sma_cross --symbol BTCUSDT --provider replay --data candles.csv
-  atb live ml_basic --symbol BTCUSDT --provider replay --data candles.parquet --days 30
+  atb live ml_basic --symbol BTCUSDT
+  atb live ml_basic --symbol BTCUSDT --symbol ETHUSDT --timeframe 1h --paper-trading
+  atb live ml_basic --symbol BTCUSDT --check-interval 30 --resume-from-last-balance
+  atb live ml_basic --symbol BTC-USD --provider coinbase
   atb live sma_cross --symbol BTCUSDT --provider replay --data candles.csv --speed 3600
 """
+TRADE_ONLY = (
+    "account", "check_interval", "close_on_exit", "paper_trading", "resume_from_last_balance", "on_halt", "allow_unprotected",
+    "use_embedded_database", "stop_limit_offset", "health_port", "health_host", "log_dir",
+)  # fmt: skip
+REPLAY_ONLY = ("data", "days", "years", "start", "end", "max_gaps", "allow_gaps", "speed", "json")
 
 
 class LiveGroup(LeanGroup):
@@ -42,9 +48,61 @@ class LiveGroup(LeanGroup):
 
 app = typer.Typer(cls=LiveGroup, no_args_is_help=True, rich_markup_mode=None, help=HELP)
 
-Provider = Annotated[str, typer.Option(help="replay: history from --data, as if it happened now.", metavar="NAME")]
+TRADE, HISTORY = "At an exchange", "On history (--provider replay)"
+Provider = Annotated[
+    str, typer.Option(help="binance, coinbase, or replay: history from --data. [default: binance]", metavar="NAME",
+                      show_default=False)
+]  # fmt: skip
+Balance = Annotated[
+    float | None, typer.Option(help="Quote currency of a new paper account. [default: 10000] With real money: how much of what "
+                               "is free to trade with. [default: all]", metavar="AMOUNT")
+]  # fmt: skip
+Paper = Annotated[
+    bool, typer.Option("--paper-trading", help="Paper, whatever the environment says.", rich_help_panel=TRADE)
+]
+Interval = Annotated[
+    float | None, typer.Option(help="Seconds between two looks at what happened. [default: 60]", rich_help_panel=TRADE)
+]
+Resume = Annotated[
+    bool, typer.Option("--resume-from-last-balance", help="Refuse where an account that was lost would begin anew. Every start "
+                       "resumes; a first start is fine.", rich_help_panel=TRADE)
+]  # fmt: skip
+CloseOnExit = Annotated[
+    bool, typer.Option("--close-on-exit", help="Sell all that is held at the end.", rich_help_panel=TRADE)
+]
+OnHalt = Annotated[
+    str | None, typer.Option(help="What a drawdown halt does with positions: close or hold. [default: close]", metavar="WHAT",
+                             rich_help_panel=TRADE)
+]  # fmt: skip
+Unprotected = Annotated[
+    bool, typer.Option("--allow-unprotected", help="Trade by a policy that has no stop.", rich_help_panel=TRADE)
+]
+Embedded = Annotated[
+    bool,
+    typer.Option("--use-embedded-database", help="Real money on atb's own database server.", rich_help_panel=TRADE),
+]
+Offset = Annotated[
+    float | None, typer.Option(help="Where only stop-limits are offered: how far below the stop the limit is, as a share of it. "
+                               "[default: 0.01]", rich_help_panel=TRADE)
+]  # fmt: skip
+AccountName = Annotated[
+    str | None, typer.Option(help="Name of a paper account. [default: paper:PROVIDER:STRATEGY]", metavar="NAME",
+                             rich_help_panel=TRADE)
+]  # fmt: skip
+HealthPort = Annotated[int | None, typer.Option(help="Port of /health; 0: any. [default: 8000]", rich_help_panel=TRADE)]
+HealthHost = Annotated[
+    str | None, typer.Option(help="Address of /health. [default: 127.0.0.1]", metavar="ADDRESS", rich_help_panel=TRADE)
+]
+LogDir = Annotated[
+    Path | None, typer.Option(help="Folder of trading.log. [default: ATB_LOG_DIR, or logs below ATB_HOME]", metavar="FOLDER",
+                              rich_help_panel=TRADE)
+]  # fmt: skip
 Speed = Annotated[
-    str, typer.Option(help="Seconds of history in one of ours, or max: as fast as it goes.", metavar="NUMBER|max")
+    str | None, typer.Option(help="Seconds of history in one of ours, or max: as fast as it goes. [default: max]",
+                             metavar="NUMBER|max", rich_help_panel=HISTORY)
+]  # fmt: skip
+MaxGaps = Annotated[
+    float | None, typer.Option(help="Largest share of missing candles. [default: 0.02]", rich_help_panel=HISTORY)
 ]
 
 
@@ -59,108 +117,55 @@ def run(
     symbol: options.Symbols,
     timeframe: options.TimeframeName = None,
     provider: Provider = "",
-    data: options.Files = None,
-    days: options.Days = None,
-    years: options.Years = None,
-    start: options.Start = None,
-    end: options.End = None,
-    initial_balance: options.Balance = 10_000.0,
+    initial_balance: Balance = None,
     fee_bps: options.FeeBps = 10.0,
     slippage_bps: options.SlippageBps = 5.0,
     param: options.Params = None,
     model_version: options.ModelVersion = None,
     policy: options.PolicyFile = None,
-    max_gaps: options.MaxGaps = 0.02,
+    paper_trading: Paper = False,
+    check_interval: Interval = None,
+    resume_from_last_balance: Resume = False,
+    close_on_exit: CloseOnExit = False,
+    on_halt: OnHalt = None,
+    allow_unprotected: Unprotected = False,
+    use_embedded_database: Embedded = False,
+    stop_limit_offset: Offset = None,
+    account: AccountName = None,
+    health_port: HealthPort = None,
+    health_host: HealthHost = None,
+    log_dir: LogDir = None,
+    data: options.Files = None,
+    days: options.Days = None,
+    years: options.Years = None,
+    start: options.Start = None,
+    end: options.End = None,
+    max_gaps: MaxGaps = None,
     allow_gaps: options.AllowGaps = False,
-    speed: Speed = "max",
+    speed: Speed = None,
     json: options.Json = False,
     policy_flags: dict[str, Any],
 ) -> None:
-    from atb.cli.console import ProgressLine, open_app, warn
-    from atb.core.errors import Disagreement
-    from atb.live.rehearsal import rehearse
+    asked = locals()
+    if provider == "replay":
+        from atb.cli.live_replay import replay
 
-    _check(provider, data)
-    asked = locals() | {"provider": "file", "seed": None, "offline": True, "engine": "auto"}
-    application = open_app()
-    where = application.database_to("change", warn)
-    progress, ended = ProgressLine(), _ended_by_signal()
-    try:
-        ready = application.rehearsal(options.make_request(asked), warn, progress)
-        outcome = rehearse(
-            where, ready, _speed(speed), lambda share: progress("replay", share), ended,
-            lambda event: warn(f"{event.code}: {event.message}"), application.settings.home,
-        )  # fmt: skip
-    finally:
-        progress.close()
-    _print(outcome, json)
-    if outcome.parity is not None and outcome.parity.differences:
-        raise Disagreement(
-            f"It is not what the backtest does: {outcome.parity.differences[0]}"
-            + (f" (and {len(outcome.parity.differences) - 1} more)" if len(outcome.parity.differences) > 1 else "")
-            + "."
-        )
+        _refuse_others(asked, TRADE_ONLY, "is for trading at an exchange, not for --provider replay")
+        replay(asked)
+    else:
+        from atb.cli.live_trade import trade
+
+        _refuse_others(asked, REPLAY_ONLY, "is for --provider replay")
+        trade(asked)
 
 
 app.command(RUN, cls=LeanCommand, help=HELP, no_args_is_help=True, hidden=True)(with_policy_options(run))
 live_control.register(app)
 
 
-def _ended_by_signal() -> Callable[[], bool]:
-    """Ctrl-C and SIGTERM end the session after the candle that is played; a second one ends the process."""
-    import signal
-
-    seen: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        seen.append(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, note)
-    return lambda: bool(seen)
-
-
-def _check(provider: str, data: Any) -> None:
+def _refuse_others(asked: dict[str, Any], names: tuple[str, ...], why: str) -> None:
     from atb.core.errors import UsageError
 
-    if provider != "replay":
-        what = f"'{provider}' is no provider of this version's atb live" if provider else "No --provider was given"
-        raise UsageError(f"{what}: trading at an exchange, on paper or with money, is not in it yet.",
-                         "Rehearse on history: --provider replay --data candles.csv")  # fmt: skip
-    if not data:
-        raise UsageError("--provider replay needs candles.", "Add --data candles.csv, one for each --symbol.")
-
-
-def _speed(text: str) -> float | None:
-    from atb.core.errors import UsageError
-
-    if text == "max":
-        return None
-    try:
-        speed = float(text)
-    except ValueError:
-        speed = 0.0
-    if not 0 < speed < 1e9:
-        raise UsageError(
-            f"--speed {text} is no speed.", "Write max, or a number above 0: 3600 plays an hour in a second."
-        )
-    return speed
-
-
-def _print(outcome: Outcome, json: bool) -> None:
-    from atb.cli.console import print_json
-
-    """What was traded, and whether it is what the backtest does."""
-    parity = outcome.parity
-    if json:
-        print_json(
-            outcome._asdict() | {"equity": str(outcome.equity), "parity": None if parity is None else parity._asdict()}
-        )
-        return
-    typer.echo(f"Session {outcome.session_id} of account {outcome.account}: {outcome.rows} candles, "
-               f"{outcome.trades} exits, equity {outcome.equity:,.2f}")  # fmt: skip
-    if parity is None:
-        typer.echo("It was ended before the last candle, so it is not compared with the backtest.")
-    elif not parity.differences:
-        typer.echo(f"The same as the backtest: {parity.fills} fills and {parity.candles} closes compared")
+    given = [name for name in names if asked[name] not in (None, False, [])]
+    if given:
+        raise UsageError(f"--{given[0].replace('_', '-')} {why}.", "Leave it out. All options: atb live run --help")

@@ -51,6 +51,7 @@ def registered(
         this_process(), account, session_id, database, health_port, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     )
     path = _path(home, engine.process)
+    _sweep(home, account)
     _write(path, engine)
     try:
         yield engine
@@ -59,17 +60,26 @@ def registered(
 
 
 def living(home: Path) -> list[Engine]:
-    """The engines that run here, the longest running first. Files of those that have ended are removed."""
-    found = []
-    for path in sorted((home / FOLDER).glob("*.json")):
+    """The engines that run here, the longest running first. Files of those that were killed stay: they tell of it."""
+    engines = [engine for path in _files(home) if (engine := _read(path)) is not None]
+    here = [engine for engine in engines if engine.process.is_here and not _has_ended(engine)]
+    return sorted(here, key=lambda engine: (engine.started_at, engine.pid))
+
+
+def _files(home: Path) -> list[Path]:
+    return sorted((home / FOLDER).glob("*.json"))
+
+
+def _has_ended(engine: Engine) -> bool:
+    return engine.process.is_gone or engine.process.was_before_restart
+
+
+def _sweep(home: Path, account: str) -> None:
+    """Another engine of the account begins: those that were killed are history."""
+    for path in _files(home):
         engine = _read(path)
-        if engine is None:
-            continue
-        if engine.process.is_gone or engine.process.was_before_restart:
+        if engine is not None and engine.account == account and _has_ended(engine):
             path.unlink(missing_ok=True)
-        elif engine.process.is_here:
-            found.append(engine)
-    return sorted(found, key=lambda engine: (engine.started_at, engine.pid))
 
 
 def end(engine: Engine, grace_s: float = GRACE_S) -> bool:

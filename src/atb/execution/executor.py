@@ -24,6 +24,7 @@ from atb.execution.fills import Event as Event
 from atb.execution.journaled import Journal as Journal
 from atb.execution.journaled import Journaled
 from atb.execution.journaled import catch_up as catch_up
+from atb.execution.narrating import narrate
 from atb.execution.offers import OFFSET, Told
 from atb.execution.plan import NOTHING, Step, Wanted, next_step, overdue
 from atb.execution.state import TradingState
@@ -51,6 +52,10 @@ class Executor(Journaled):
         self.no_entries: Callable[[], str] = lambda: ""  # why nothing new may be bought now
         self.halted: Callable[[], str] = lambda: ""  # the same, as the file HALT says it (halt_file.HaltFile.why)
         self.hold = ""  # why nothing is entered, though nobody halted the account
+
+    def appended(self, entry: Entry) -> None:
+        if (event := narrate(entry, self.state)) is not None:
+            self.tell(event)
 
     # One cycle: what happened, then what is left to do.
 

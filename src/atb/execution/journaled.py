@@ -61,7 +61,12 @@ class Journaled:
             self.catch_up()
             return
         for chained in written:
-            self.state.take(self.state.seq + 1, chained.entry._replace(body=json.loads(chained.text)))
+            entry = chained.entry._replace(body=json.loads(chained.text))
+            self.state.take(self.state.seq + 1, entry)
+            self.appended(entry)
+
+    def appended(self, entry: Entry) -> None:
+        """This process appended it, and it is folded."""
 
     def catch_up(self) -> None:
         """Fold what others appended: an operator's command beside this process. While the database is out, nothing."""

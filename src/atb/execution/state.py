@@ -193,6 +193,7 @@ class TradingState:
             self.working.append({})
             self.booked.append(set())
             self.reasons.append(None)
+            self.last_closes.append(None)
             self.stepper.add(make_market(rules))
             return
         if rules.lot != self.traded[s].rules.lot:

@@ -1,0 +1,138 @@
+"""`atb live` at an exchange: on paper, on a test network, with real money."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from atb.app import App
+    from atb.ledger.connect import Where
+    from atb.live.mode import Asked, Mode, Unmanaged
+    from atb.live.request import LiveRequest
+
+
+def trade(asked: dict[str, Any]) -> None:
+    """Trade by `asked` (the values of the options) until somebody ends it."""
+    from atb.cli.console import looks, open_app, warn
+    from atb.core.errors import Interrupted
+    from atb.live.prepare import prepare, symbols_of
+    from atb.live.run import trade as run
+
+    request, application = make_request(asked), open_app()
+    symbols = symbols_of(request)
+    where, own_server = application.database_for_trading(warn)
+    mode = _mode(request, application, where, own_server)
+    _say_mode(mode)
+    broker = None if mode.is_paper else application.broker(request.venue, symbols)
+    ready = prepare(request, mode, application.live_desk(request, mode, broker))
+    for note in ready.notes:
+        warn(note)
+    application.remember(where)
+    ended = _Signals()
+    run(ready, application.surroundings_of(ready, where, broker, sys.stdout, looks()), ended.end_with)
+    if ended.by_hand:
+        raise Interrupted("Ended by Ctrl-C. What is held stays held, and protected.")
+
+
+def make_request(asked: dict[str, Any]) -> LiveRequest:
+    from atb.cli.backtest import parse_params
+    from atb.core.policy import load_policy
+    from atb.live.request import LiveRequest
+
+    plain = LiveRequest(asked["strategy"], tuple(asked["symbol"]))
+    given = {
+        "timeframe": asked["timeframe"], "venue": asked["provider"] or None, "check_interval_s": asked["check_interval"],
+        "initial_balance": asked["initial_balance"], "model_version": asked["model_version"], "account": asked["account"],
+        "on_halt": asked["on_halt"], "stop_offset": asked["stop_limit_offset"], "health_host": asked["health_host"],
+        "health_port": asked["health_port"], "log_dir": asked["log_dir"] and str(asked["log_dir"]),
+    }  # fmt: skip
+    return plain._replace(
+        params=parse_params(asked["param"] or []),
+        policy_file=load_policy(str(asked["policy"])) if asked["policy"] else {},
+        policy_flags=asked["policy_flags"],
+        fee_bps=asked["fee_bps"],
+        slippage_bps=asked["slippage_bps"],
+        paper=asked["paper_trading"],
+        resume=asked["resume_from_last_balance"],
+        close_on_exit=asked["close_on_exit"],
+        allow_unprotected=asked["allow_unprotected"],
+        embedded_allowed=asked["use_embedded_database"],
+        **{name: value for name, value in given.items() if value is not None},
+    )
+
+
+def _mode(request: LiveRequest, application: App, where: Where, own_server: bool) -> Mode:
+    from atb.live.mode import Asked, decide_mode
+    from atb.settings import trading_disabled
+
+    mine = application.settings
+    mine.check_venue(request.venue)
+    has_key = request.venue in mine.keys
+    environment = mine.environment(request.venue) if mine.enable_trading and not request.paper else "real"
+    facts = Asked(
+        mine.enable_trading, trading_disabled(), request.paper, request.venue, environment, has_key, own_server,
+        request.embedded_allowed,
+    )  # fmt: skip
+    return decide_mode(facts, _unmanaged(facts, where))
+
+
+def _unmanaged(facts: Asked, where: Where) -> list[Unmanaged]:
+    """Real accounts of this database with something open, where that matters."""
+    if facts.paper or facts.enabled:
+        return []
+    from atb.ledger.accounts import all_accounts
+    from atb.ledger.connect import connect
+    from atb.ledger.migrate import check_schema
+    from atb.live.mode import Unmanaged
+    from atb.ops.closing import open_positions, working_orders
+
+    found = []
+    with connect(where) as connection:
+        check_schema(connection, where)
+        for account in all_accounts(connection):
+            if account.environment != "real":
+                continue
+            held = [f"{h.size.normalize():f} {h.symbol}" for h in open_positions(connection, account)]
+            orders = len(working_orders(connection, account))
+            if held or orders:
+                found.append(Unmanaged(account.name, ", ".join(held + ([f"{orders} orders"] if orders else []))))
+    return found
+
+
+def _say_mode(mode: Mode) -> None:
+    """In large letters, before anything else happens."""
+    why = f" ({mode.why})" if mode.why else ""
+    line = f"*** {mode.title} ***{why}"
+    typer.echo(line if mode.is_paper else typer.style(line, bold=True), err=True)
+
+
+class _Signals:
+    """SIGTERM, Ctrl-C and a terminal that is closed end the session after the cycle that runs; a second one the process."""
+
+    def __init__(self) -> None:
+        import signal
+
+        self.by_hand = False
+        self._end: Callable[[], None] = lambda: None
+        self._seen = False
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), self._note)
+
+    def end_with(self, end: Callable[[], None]) -> None:
+        self._end = end
+        if self._seen:
+            end()
+
+    def _note(self, number: int, frame: object) -> None:
+        import signal
+
+        self._seen = True
+        self.by_hand = self.by_hand or number == signal.SIGINT
+        signal.signal(number, signal.SIG_DFL)
+        self._end()

@@ -1,0 +1,154 @@
+"""The loop over time: candles as they close, a look at every check interval in between, until somebody ends it.
+
+One thread, and one order of things in a cycle: what others wrote, candles that closed, the market as it is now, levels that no
+order watches, the lease. What passes by itself (an exchange or a database that is away) is told, and tried again in the next
+cycle; anything else ends the engine.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from atb.core.errors import DatabaseUnavailable, ExchangeRefused, ExchangeUnavailable
+from atb.core.timeframe import Clock
+from atb.execution.executor import Event
+from atb.execution.session import Session
+from atb.live.feed import Feed, Row
+from atb.live.paper_market import PaperMarket
+from atb.live.picture import picture
+from atb.live.status import Status
+from atb.live.trader import Trader
+
+LONGEST_SLEEP_S = 1.0
+SOON_S = 2.0
+CLOSING_S = 60.0  # until positions that are to be closed at the end are given up
+
+
+class Options(NamedTuple):
+    """check_interval_s: between looks. disabled: where trading is switched off, empty where nowhere; asked in each cycle."""
+
+    check_interval_s: float
+    disabled: Callable[[], str]
+    close_on_exit: bool = False
+    fresh_s: float = 300.0  # an entry that was decided on a candle that closed longer ago is not sent
+
+
+class Loop:
+    """A session that trades. `stop` is set by whoever ends it; `each` is called at the end of every cycle."""
+
+    def __init__(
+        self, session: Session, trader: Trader, feed: Feed, market: PaperMarket | None, clock: Clock, options: Options,
+        status: Status, tell: Callable[[Event], None], each: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.session, self.trader, self.feed, self.market = session, trader, feed, market
+        self.clock, self.options, self.status, self.tell, self.each = clock, options, status, tell, each
+        self.stop = threading.Event()
+        self._blocked = ""
+        session.executor.no_entries = lambda: self._blocked
+
+    def run(self) -> None:
+        """Until `stop` is set. What is held then stays held and protected, unless it is to be closed."""
+        self.trader.begin()
+        while not self.stop.is_set():
+            self.turn()
+            self._wait()
+        if self.options.close_on_exit:
+            self.close_all()
+
+    def turn(self) -> None:
+        """One cycle, and what it says of exchange and database."""
+        now = self.clock.now_ms()
+        try:
+            self.cycle()
+            self.status.reached("database", now)
+            self._judge_exchange(now)
+            self.status.cycle_done(self.clock.now_ms())
+        except DatabaseUnavailable as error:
+            self.status.lost("database", error.what, now)
+            self.tell(Event("error", "database_away", f"{error.what} Nothing new is bought; it is tried again."))
+        except (ExchangeUnavailable, ExchangeRefused) as error:
+            self.status.lost("exchange", error.what, now)
+            self.tell(Event("error", "exchange_away", f"{error.what} It is tried again."))
+        self.status.update(**picture(self.session, self.feed, self.clock.now_ms()))
+        self.each()
+
+    def cycle(self) -> None:
+        executor = self.session.executor
+        executor.catch_up()
+        self._blocked = self._why_no_entries()
+        rows = self.feed.poll()
+        for row in rows:
+            self._row(row, last=row is rows[-1])
+        if self.market is not None:
+            self.market.look()
+        else:
+            self.trader.look(self.clock.now_ms())
+        self._watch()
+        self.session.renew()
+
+    def close_all(self) -> None:
+        """Sell all that is held, and wait until it is sold."""
+        executor, state = self.session.executor, self.session.state
+        for s in range(state.count):
+            if state.position(s).qty:
+                executor.get_out(s, "signal", "--close-on-exit")
+        until = self.clock.now_ms() + CLOSING_S * 1000
+        while any(state.position(s).qty for s in range(state.count)) and self.clock.now_ms() < until:
+            self.turn()
+            threading.Event().wait(min(LONGEST_SLEEP_S, self.options.check_interval_s))
+        left = [state.traded[s].symbol.id for s in range(state.count) if state.position(s).qty]
+        if left:
+            self.tell(Event("error", "not_closed", f"{' '.join(left)} could not be closed within {CLOSING_S:.0f} s."))
+
+    def _row(self, row: Row, last: bool) -> None:
+        """A candle of each symbol has closed. After an outage there are several: only the last is acted on."""
+        if self.market is not None:
+            self.market.play(row)
+        elif last:
+            self.session.executor.pull()
+        closed_ms = row.open_ms + self.feed.step_ms
+        age_s = (self.feed.exchange_now_ms() - closed_ms) / 1000
+        if last and age_s > self.options.fresh_s:
+            self._blocked = self._blocked or f"the candle that was decided on closed {age_s:.0f} s ago"
+        self.trader.close(row.open_ms, row.windows, act=last or self.market is not None)
+        for name in row.windows:
+            self.status.candle_closed(name, closed_ms)
+
+    def _watch(self) -> None:
+        running = self.feed.running()
+        state = self.session.state
+        last = {
+            s: running[t.symbol.id].last for s, t in enumerate(state.traded[: state.count]) if t.symbol.id in running
+        }
+        self.session.executor.watch(last)
+        self.trader.trough(last)
+
+    def _why_no_entries(self) -> str:
+        disabled = self.options.disabled()
+        if disabled:
+            return f"trading is switched off ({disabled})"
+        stale = self.feed.stale(self.clock.now_ms())
+        return f"nothing new is known of {' '.join(stale)}" if stale else ""
+
+    def _judge_exchange(self, now_ms: int) -> None:
+        if self.feed.trouble:
+            self.status.lost("exchange", next(iter(self.feed.trouble.values())), now_ms)
+        else:
+            self.status.reached("exchange", now_ms)
+
+    def _is_under_way(self) -> bool:
+        """An order whose end is awaited, or a position without its stop: it is looked at again soon."""
+        state = self.session.state
+        bare = self.session.executor.bare.now(self.clock.now_ms())
+        return bool(bare) or (self.market is None and any(state.waits(s) for s in range(state.count)))
+
+    def _wait(self) -> None:
+        """Until the next candle or look is due, or somebody ends it."""
+        interval_s = (
+            min(self.options.check_interval_s, SOON_S) if self._is_under_way() else self.options.check_interval_s
+        )
+        due_ms = min(self.feed.next_due_ms(), self.clock.now_ms() + round(interval_s * 1000))
+        while not self.stop.is_set() and (left_ms := due_ms - self.clock.now_ms()) > 0:
+            self.stop.wait(min(left_ms / 1000, LONGEST_SLEEP_S))
