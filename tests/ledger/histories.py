@@ -230,8 +230,8 @@ class Histories:
         return f"d:{self._number()}", "decision", body
 
     def _control(self, symbol: str) -> tuple[str, str, dict[str, Any]]:
-        action = self.random.choice(("halt", "resume", "fence"))
-        self.halted = action == "halt" if action != "fence" else self.halted
+        action = self.random.choice(("halt", "resume", "fence", "flatten"))
+        self.halted = action == "halt" if action in ("halt", "resume") else self.halted
         return f"c:{self._number()}", "control", {"action": action, "reason": "test", "by": "hand"}
 
     def _session(self, symbol: str) -> tuple[str, str, dict[str, Any]]:

@@ -21,7 +21,8 @@ from atb.core.types import MarketRules
 from atb.engine.candles import Candles, Floats
 from atb.engine.rules import make_rules
 from atb.execution.session import Session, Wish, open_session
-from atb.execution.state import Traded, TradingState
+from atb.execution.state import TradingState
+from atb.execution.traded import Traded
 from atb.ledger.connect import Where
 from atb.ledger.entries import Chained, Entry
 from atb.ledger.steady import SteadyJournal
@@ -79,6 +80,8 @@ class Killed(BaseException):
 
 class Mortal:
     """A journal whose process dies before or after one of its entries; `lives` of them are written first."""
+
+    away, merges = False, 0
 
     def __init__(self, journal: SteadyJournal, lives: int, after: bool) -> None:
         self.journal, self.lives, self.after, self.account_id = journal, lives, after, journal.account_id

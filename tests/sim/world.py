@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+from atb.core.errors import DatabaseUnavailable, OutcomeUnknown
+from atb.core.order_id import parse_order_id
 from atb.core.timeframe import ManualClock
 from atb.core.types import Symbol
 from atb.engine.rules import make_rules
-from atb.execution.executor import Executor
+from atb.execution.executor import Event, Executor
 from atb.execution.session import Session, Wish, open_session
+from atb.execution.spooling_journal import SpoolingJournal
 from atb.execution.traded import Traded
-from atb.ledger.connect import Where
+from atb.ledger.connect import Where, connect
 from atb.ledger.entries import Chained, Entry
+from atb.ledger.journal import append
+from atb.ledger.steady import SteadyJournal
 from atb.live.trader import Trader
 from atb.venue.faults import Fault, FaultPlan
 from atb.venue.faulty_broker import FaultyBroker
 from atb.venue.simulated_book import Setup
 from atb.venue.simulated_broker import SimulatedBroker
+from tests.ledger.victim import Victim
 from tests.parity.test_live_is_the_backtest import Given
 from tests.property.test_engine_equals_reference import Case
 from tests.property.test_simulated_broker import market_rules
@@ -46,11 +54,78 @@ class Fate:
     def __init__(self, seed: int, probability: float) -> None:
         self.random, self.probability = random.Random(seed), probability
         self.deaths = 0
+        self.weather: Weather | None = None
 
     def cross(self) -> None:
+        if self.weather is not None:
+            self.weather.cross()
         if self.random.random() < self.probability:
             self.deaths += 1
             raise Crash
+
+
+class Door:
+    """The way to a database, shut in an instant: as if the server were killed, without the time that it takes."""
+
+    def __init__(self, seed: int, lost: float = 0.01) -> None:
+        self.random, self.lost, self.shut = random.Random(seed), lost, False
+
+    def kill(self, how: str) -> None:
+        self.shut = True
+
+    def start(self) -> None:
+        self.shut = False
+
+
+class BehindDoor:
+    """A journal that is reached through a door. Now and then a commit's answer is lost on the way back."""
+
+    def __init__(self, journal: SteadyJournal, door: Door) -> None:
+        self.journal, self.door, self.account_id = journal, door, journal.account_id
+        self.away, self.merges = False, 0
+
+    def append(self, entries: Sequence[Entry]) -> list[Chained]:
+        self._pass()
+        written = self.journal.append(entries)
+        if self.door.random.random() < self.door.lost:
+            raise OutcomeUnknown("The door fell shut.")
+        return written
+
+    def read(self, work: Callable[[Any], Any]) -> Any:
+        self._pass()
+        return self.journal.read(work)
+
+    def _pass(self) -> None:
+        if self.door.shut:
+            raise DatabaseUnavailable("The door is shut.")
+
+
+class Weather:
+    """A database that is killed now and then, and stays away for a while: counted in boundaries that are crossed."""
+
+    def __init__(self, victim: Victim | Door, seed: int, probability: float, longest: int = 60) -> None:
+        self.victim, self.random = victim, random.Random(seed)
+        self.probability, self.longest = probability, longest
+        self.left = 0
+        self.on_return: Callable[[], None] = lambda: None
+
+    def cross(self) -> None:
+        if self.left:
+            self.left -= 1
+            if not self.left:
+                self._return()
+        elif self.random.random() < self.probability:
+            self.victim.kill(self.random.choice(("immediate", "all")))
+            self.left = self.random.randint(1, self.longest)
+
+    def clear_up(self) -> None:
+        if self.left:
+            self.left = 0
+            self._return()
+
+    def _return(self) -> None:
+        self.victim.start()
+        self.on_return()
 
 
 class MortalJournal:
@@ -68,12 +143,20 @@ class MortalJournal:
     def read(self, work: Callable[[Any], Any]) -> Any:
         return self.journal.read(work)
 
+    @property
+    def away(self) -> bool:
+        return bool(self.journal.away)
+
+    @property
+    def merges(self) -> int:
+        return int(self.journal.merges)
+
 
 class MortalBroker:
     """The way to the exchange of a process that may die just before and just after each request."""
 
-    def __init__(self, broker: Any, fate: Fate) -> None:
-        self.broker, self.fate = broker, fate
+    def __init__(self, broker: Any, fate: Fate, placing: Callable[[str], None] = lambda _: None) -> None:
+        self.broker, self.fate, self.placing = broker, fate, placing
 
     def __getattr__(self, name: str) -> Any:
         known = getattr(self.broker, name)
@@ -82,6 +165,8 @@ class MortalBroker:
 
         def request(*args: Any) -> Any:
             self.fate.cross()
+            if name.startswith("place"):
+                self.placing(args[0].client_order_id)
             answer = known(*args)
             self.fate.cross()
             return answer
@@ -92,7 +177,10 @@ class MortalBroker:
 class World:
     """One case's market, lived through."""
 
-    def __init__(self, where: Where, seed: int, *, deaths: float = 0.02, faults: Sequence[Fault] = FAULTS) -> None:
+    def __init__(
+        self, where: Where, seed: int, *, deaths: float = 0.02, faults: Sequence[Fault] = FAULTS,
+        home: Path | None = None, weather: Weather | None = None,
+    ) -> None:  # fmt: skip
         self.where, self.seed, self.case = where, seed, Case(seed)
         self.series, self.signals = self.case.series()
         rules = [market_rules(s, market) for s, market in enumerate(self.case.markets)]
@@ -107,8 +195,14 @@ class World:
         )  # fmt: skip
         self.broker = FaultyBroker(self.exchange, self.plan)
         self.fate = Fate(seed, deaths)
+        self.home, self.events = home, list[Event]()
+        self.door = None if weather is None else weather.victim
+        self.placed_while_away: list[str] = []  # purposes
         self.timeframe = {3_600_000: "1h", 4 * 3_600_000: "4h", 24 * 3_600_000: "1d"}[self.case.step_ms]
         self.session, self.trader = self.begin()
+        self.fate.weather = weather
+        if weather is not None:
+            weather.on_return = self.somebody_writes
 
     def begin(self) -> tuple[Session, Trader]:
         """A process starts."""
@@ -116,8 +210,15 @@ class World:
             f"sim {self.seed}", "simulated", "paper", self.traded, self.rules, "given", self.timeframe, {},
             Decimal(repr(self.case.balance)),
         )  # fmt: skip
-        session = open_session(self.where, wish, self.clock, lambda state: MortalBroker(self.broker, self.fate))
-        session.executor.journal = MortalJournal(session.journal, self.fate)
+        session = open_session(
+            self.where, wish, self.clock, lambda state: MortalBroker(self.broker, self.fate, self.placing), self.events.append,
+            home=self.home,
+        )  # fmt: skip
+        if isinstance(session.executor.journal, SpoolingJournal):
+            session.executor.journal.retry_s, session.journal.patience_s = 0.0, 0.02
+            if isinstance(self.door, Door):
+                session.executor.journal.journal = BehindDoor(session.journal, self.door)
+        session.executor.journal = MortalJournal(session.executor.journal, self.fate)
         given = [Given(c.open_time, signal) for c, signal in zip(self.series, self.signals, strict=True)]
         return session, Trader(session.executor, given, self.timeframe)
 
@@ -125,7 +226,27 @@ class World:
     def executor(self) -> Executor:
         return self.session.executor
 
+    def placing(self, name: str) -> None:
+        parsed = parse_order_id(name)
+        if parsed is not None and self.executor.journal.away:
+            self.placed_while_away.append(parsed.purpose)
+
+    def somebody_writes(self) -> None:
+        """Beside the engine, as an operator's command does: so numbers are not those that the engine thought."""
+        account = self.session.account.id
+        with connect(self.where, patience_s=10) as connection:
+            epoch, count = connection.execute(
+                "SELECT epoch, (SELECT max(seq) FROM entries WHERE account_id = %s) FROM authority WHERE account_id = %s",
+                (account, account),
+            ).fetchone() or (0, 0)
+            body = {"type": "conversion", "asset": "DUST", "amount": Decimal(1), "reason": "test", "evidence": "test"}
+            at = datetime.fromtimestamp(self.clock.now_ms() / 1000, UTC)
+            append(connection, account, epoch, [Entry(f"dust:{count}", "adjustment", at, body)])
+
     def restart(self) -> None:
+        """Another process starts; it cannot without a database."""
+        if self.fate.weather is not None:
+            self.fate.weather.clear_up()
         self.session.journal.close()
         self.session, self.trader = self.begin()
 
@@ -169,4 +290,7 @@ class World:
     def calm_down(self) -> None:
         """The exchange's bad day is over, and nobody dies any more."""
         self.plan.faults, self.fate.probability = (), 0.0
+        if self.fate.weather is not None:
+            self.fate.weather.clear_up()
+            self.fate.weather = None
         self.look(self.clock.now_ms(), (1, 10, 60, 120))

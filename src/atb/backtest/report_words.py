@@ -21,6 +21,7 @@ EXITS = {
     "time_exit": "Held for the longest time the policy allows.",
     "partial_exit": "The last of the position was sold by a partial exit.",
     "drawdown_halt": "The account hit its largest drawdown and everything was closed.",
+    "emergency_close": "An operator closed everything.",
     "open": "Still held at the end: marked at the last close, no fill invented.",
 }
 

@@ -17,6 +17,7 @@ BREAK_EVEN = 15
 TIME_EXIT = 16
 PARTIAL_EXIT = 17
 DRAWDOWN_HALT = 18
+EMERGENCY_CLOSE = 19  # an operator wants nothing to be held any more
 
 LOW_CONFIDENCE = 20
 SHORT_ON_SPOT = 21
@@ -46,6 +47,7 @@ REASON_NAMES = {
     TIME_EXIT: "time_exit",
     PARTIAL_EXIT: "partial_exit",
     DRAWDOWN_HALT: "drawdown_halt",
+    EMERGENCY_CLOSE: "emergency_close",
     LOW_CONFIDENCE: "low_confidence",
     SHORT_ON_SPOT: "short_on_spot",
     REFUSED_HALTED: "drawdown_halt",

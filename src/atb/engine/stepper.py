@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from atb.engine import kernel
 from atb.engine.book import Book, apply_fill
 from atb.engine.fills import close_position, enter_position, want_nothing
-from atb.engine.reasons import COUNT
+from atb.engine.reasons import COUNT, EMERGENCY_CLOSE
 from atb.engine.records import Market, Rules, flat_position, fresh_account
 
 
@@ -97,6 +97,15 @@ class Stepper:
         p.target_reason = reason
         if p.target_qty < p.qty:
             self.account.waiting_exits += 1
+
+    def flatten(self, s: int) -> None:
+        """Nothing of symbol s is wanted any more: what is held is to be sold, and nothing is bought."""
+        p, a = self.positions[s], self.account
+        if p.qty == 0:
+            want_nothing(p)
+        p.target_qty, p.target_reason, p.waiting = 0, EMERGENCY_CLOSE, 0.0
+        a.waiting_entries = sum(other.target_qty > other.qty for other in self.positions)
+        a.waiting_exits = sum(other.target_qty < other.qty for other in self.positions)
 
     def settled(self, s: int) -> None:
         """The order for symbol s's target is at its end. What it did not get is not tried again."""

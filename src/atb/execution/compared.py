@@ -10,8 +10,9 @@ from atb.core.errors import UsageError
 from atb.core.policy import make_policy
 from atb.core.types import Symbol
 from atb.engine.rules import make_rules
-from atb.execution.copying import CopyJournal, Journal
+from atb.execution.copying import CopyJournal
 from atb.execution.executor import Executor
+from atb.execution.journaled import Journal
 from atb.execution.reconcile import Line, Verdict, order_lines
 from atb.execution.reconciler import Reconciler
 from atb.execution.state import TradingState

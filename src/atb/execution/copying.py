@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from atb.execution.journaled import Journal
 from atb.ledger.entries import Chained, Entry, check, encode
 from atb.ledger.fold import Account
 from atb.ledger.replacing import with_replacements
@@ -14,16 +15,34 @@ from atb.ledger.replacing import with_replacements
 T = TypeVar("T")
 
 
-class Journal(Protocol):
-    """Where entries come from (ledger.steady.SteadyJournal)."""
+class NotingJournal:
+    """A journal that remembers what went through it."""
 
-    account_id: int
+    def __init__(self, journal: Journal) -> None:
+        self.journal, self.account_id = journal, journal.account_id
+        self.entries: list[Entry] = []
 
-    def read(self, work: Callable[[Any], T]) -> T: ...
+    @property
+    def away(self) -> bool:
+        return self.journal.away
+
+    @property
+    def merges(self) -> int:
+        return self.journal.merges
+
+    def append(self, entries: Sequence[Entry]) -> list[Chained]:
+        written = self.journal.append(entries)
+        self.entries += [chained.entry for chained in written]
+        return written
+
+    def read(self, work: Callable[[Any], T]) -> T:
+        return self.journal.read(work)
 
 
 class CopyJournal:
     """Writes into a copy of the ledger, as of `chain`. `entries`: what it would have written."""
+
+    away, merges = False, 0
 
     def __init__(self, journal: Journal, quote: str, chain: Sequence[Chained]) -> None:
         self.journal, self.account_id = journal, journal.account_id

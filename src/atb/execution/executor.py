@@ -7,13 +7,12 @@ again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from atb.core.errors import ExchangeRefused, ExchangeUnavailable, UsageError
+from atb.core.errors import DatabaseUnavailable, ExchangeRefused, ExchangeUnavailable, UsageError
 from atb.core.money import floor_to
 from atb.core.order_id import client_order_id
 from atb.core.orders import FINAL, NewOrder, SeenOrder
@@ -22,72 +21,47 @@ from atb.engine.reasons import REASON_NAMES
 from atb.execution.bare import BareTime
 from atb.execution.fills import NOT_TOLD, book_fills
 from atb.execution.fills import Event as Event
+from atb.execution.journaled import Journal as Journal
+from atb.execution.journaled import Journaled
+from atb.execution.journaled import catch_up as catch_up
 from atb.execution.narrating import narrate
 from atb.execution.offers import OFFSET, Told
 from atb.execution.plan import NOTHING, Step, Wanted, next_step, overdue
 from atb.execution.state import TradingState
-from atb.ledger.audit import read_chain
-from atb.ledger.entries import Chained, Entry
+from atb.ledger.entries import Entry
 from atb.ledger.records import FINAL_STATES, Order
 from atb.venue.broker import Broker, OrderRefused, OrderUnknown, Window
 
-T = TypeVar("T")
 WINDOW_MS = 2_000  # the exchange may take a request this long after its intent
 SETTLE_MS = 3_000  # after the window, until "not found" means "never arrived"
 MOST_STEPS = 12  # in one cycle and symbol; a plan needs at most five
 
 
-class Journal(Protocol):
-    """Where entries go, and come from (ledger.steady.SteadyJournal)."""
-
-    account_id: int
-
-    def append(self, entries: Sequence[Entry]) -> list[Chained]: ...
-
-    def read(self, work: Callable[[Any], T]) -> T: ...
-
-
-def catch_up(journal: Journal, state: TradingState) -> None:
-    """Fold the entries that are in the ledger and not yet in the state."""
-    for chained in journal.read(lambda connection: read_chain(connection, journal.account_id, state.seq)):
-        state.take(chained.seq, chained.entry)
-
-
-class Executor:
+class Executor(Journaled):
     """One account at one venue. `identity`: what its client order ids are made with. `tell` gets events."""
 
     def __init__(
-        self, broker: Broker, journal: Journal, state: TradingState, identity: str, session_id: int,
+        self, broker: Broker, journal: Journal, state: TradingState, identity: str, session_id: int | None,
         tell: Callable[[Event], None] = lambda _: None, stop_offset: Decimal = OFFSET,
     ) -> None:  # fmt: skip
-        self.broker, self.journal, self.state = broker, journal, state
+        super().__init__(journal, state)
+        self.broker = broker
         self.identity, self.session_id, self.tell = identity, session_id, tell
         self.told = Told(broker.features, stop_offset)
         self.bare = BareTime()
         self.no_entries: Callable[[], str] = lambda: ""  # why nothing new may be bought now
+        self.halted: Callable[[], str] = lambda: ""  # the same, as the file HALT says it (halt_file.HaltFile.why)
         self.hold = ""  # why nothing is entered, though nobody halted the account
 
-    # The ledger.
-
-    def append(self, entries: Sequence[Entry]) -> None:
-        """Append, and fold all that is new: also what others appended in between."""
-        written = self.journal.append(entries)
-        if not written or written[0].seq != self.state.seq + 1:
-            self.catch_up()
-            return
-        for chained in written:
-            entry = chained.entry._replace(body=json.loads(chained.text))
-            self.state.take(chained.seq, entry)
-            if (event := narrate(entry, self.state)) is not None:
-                self.tell(event)
-
-    def catch_up(self) -> None:
-        """Fold what others appended: an operator's command beside this process."""
-        catch_up(self.journal, self.state)
+    def appended(self, entry: Entry) -> None:
+        if (event := narrate(entry, self.state)) is not None:
+            self.tell(event)
 
     # One cycle: what happened, then what is left to do.
 
     def cycle(self) -> None:
+        if self._provisional:
+            self.catch_up()
         self.pull()
         self.act()
 
@@ -145,7 +119,8 @@ class Executor:
     # Each of these ends with the outcome in the ledger.
 
     def _place(self, s: int, wanted: Sequence[Wanted]) -> bool:
-        if any(w.purpose == "entry" for w in wanted) and self._barred(wanted[0]):
+        enters = any(w.purpose == "entry" for w in wanted)
+        if enters and self._barred(wanted[0]):
             return False  # the next close forgets it
         named = [w.order._replace(client_order_id=self._name(w)) for w in wanted]
         window = Window(self.broker.now_ms(), WINDOW_MS)  # before the commit: a fence comes after it
@@ -156,6 +131,17 @@ class Executor:
             if not self.state.books.halted:
                 raise
             return False
+        except DatabaseUnavailable:
+            if not self.journal.away:
+                raise
+            return False  # it is written nowhere, so it is not sent
+        if enters and self._barred(wanted[0]):  # since a moment ago
+            self._conclude(named, "denied", "halted before it was sent")
+            return False
+        return self._send(s, wanted, named, window)
+
+    def _send(self, s: int, wanted: Sequence[Wanted], named: Sequence[NewOrder], window: Window) -> bool:
+        """Send what the ledger knows of, once, and record what came of it."""
         try:
             if len(named) == 2:
                 seen = list(self.broker.place_pair(named[0], named[1], window))
@@ -175,7 +161,8 @@ class Executor:
 
     def _barred(self, entry: Wanted) -> bool:
         halted = self.state.books.halted
-        why = f"the account is halted: {halted}" if halted else self.hold or self.no_entries()
+        why = f"the account is halted: {halted}" if halted else self.halted() or self.hold or self.no_entries()
+        why = why or ("the database is out" if self.journal.away else "")
         if why:
             self.tell(Event("warning", "entry_blocked", f"{entry.order.symbol.id} is not bought: {why}"))
         return bool(why)
@@ -250,18 +237,22 @@ class Executor:
         """Write what the exchange says of an order. Whether all of it could be: an end counts only when every execution
         that it speaks of is booked, and these may be told later."""
         name, s = seen.client_order_id, self.state.index[seen.symbol.market, seen.symbol.id]
-        known = self.state.books.orders[name]
+        known = self._known(name)
         if known.state in ("intent", "unknown") or known.venue_order_id != seen.venue_order_id:
             self.append(
                 [self._order_entry({"client_order_id": name, "state": "open", "venue_order_id": seen.venue_order_id})]
             )
-        if known.filled_qty < seen.filled_qty:
+        if self._known(name).filled_qty < seen.filled_qty:
             self._book_fills(s, in_ms(known.created_at))
-        if known.filled_qty < seen.filled_qty:
+        if self._known(name).filled_qty < seen.filled_qty:
             return False
-        if seen.state in FINAL and known.state not in FINAL_STATES:
+        if seen.state in FINAL and self._known(name).state not in FINAL_STATES:
             self._note(name, seen.state, "")
         return True
+
+    def _known(self, name: str) -> Order:
+        """As of now: the state may have been folded anew since."""
+        return self.state.books.orders[name]
 
     def _find(self, orders: Sequence[Order]) -> bool:
         """Look orders up by their client ids. Whether all of them are known now."""

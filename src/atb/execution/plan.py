@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 from atb.core.money import floor_to, lots_to_base, price_to_decimal
 from atb.core.orders import NewOrder
-from atb.engine.reasons import PARTIAL_EXIT, TAKE_PROFIT
+from atb.engine.reasons import EMERGENCY_CLOSE, PARTIAL_EXIT, TAKE_PROFIT
 from atb.execution.offers import Offers
 from atb.execution.state import TARGET_PURPOSES, TradingState
 from atb.ledger.records import Order
 
 ZERO = Decimal(0)
+SOLD_AS = {PARTIAL_EXIT: "partial", EMERGENCY_CLOSE: "emergency"}
 
 
 class Wanted(NamedTuple):
@@ -45,6 +46,8 @@ def next_step(state: TradingState, s: int, offers: Offers) -> Step:
     unknown = [order for order in working if order.state in ("intent", "unknown")]
     if unknown:
         return Step(find=unknown)
+    if s in state.flattening:
+        return _flatten(state, s, offers, working)
     if any(order.purpose in TARGET_PURPOSES for order in working):
         return NOTHING
     p = state.position(s)
@@ -55,6 +58,14 @@ def next_step(state: TradingState, s: int, offers: Offers) -> Step:
     if p.target_qty < p.qty:
         return Step(cancel=working) if working else _sell(state, s, offers)
     return _protect(working, protection(state, s, offers))
+
+
+def _flatten(state: TradingState, s: int, offers: Offers, working: list[Order]) -> Step:
+    """Whatever works is cancelled, also an entry; only a sale that closes is waited for."""
+    others = [order for order in working if order.purpose != "emergency"]
+    if others:
+        return Step(cancel=others)
+    return NOTHING if working or offers.dust else _sell(state, s, offers)
 
 
 def protection(state: TradingState, s: int, offers: Offers) -> list[Wanted]:
@@ -107,7 +118,7 @@ def _sellable(state: TradingState, s: int, offers: Offers) -> Decimal:
 def _sell(state: TradingState, s: int, offers: Offers) -> Step:
     p, lot = state.position(s), state.traded[s].rules.lot
     lots = min(p.qty - p.target_qty, int(_sellable(state, s, offers) // lot))
-    purpose = "partial" if p.target_reason == PARTIAL_EXIT else "exit"
+    purpose = SOLD_AS.get(p.target_reason, "exit")
     return Step(place=[_market(state, s, "sell", purpose, lots)]) if lots > 0 else NOTHING
 
 

@@ -25,6 +25,7 @@ from atb.execution.executor import Executor
 from atb.execution.external import Cause, by_hand, cash, coins, first_entries
 from atb.execution.fills import NOT_TOLD, OVERLAP_MS, Event, was_before
 from atb.execution.reconcile import BOOK, LEAVE, Line, Snapshot, Verdict, diff, differences
+from atb.execution.state import TradingState
 from atb.ledger.entries import Entry
 
 BEFORE = timedelta(days=2)  # a deposit may be told with the time at which it set out
@@ -39,13 +40,17 @@ class Reconciler:
     """One account. `disagreement`: what nothing explains, in words."""
 
     def __init__(self, executor: Executor, pause: Callable[[float], object] = time.sleep) -> None:
-        self.executor, self.state, self.pause = executor, executor.state, pause
+        self.executor, self.pause = executor, pause
         self.disagreement = ""
         self._since = self._last_entry() or self._now()
         self._told: dict[str, Decimal] | None = None  # the differences after the last look
         self._doubted: list[tuple[str, Decimal]] = []
         self._foreign: set[str] = set()
         self._no_market: set[str] = set()
+
+    @property
+    def state(self) -> TradingState:
+        return self.executor.state
 
     # At a start.
 

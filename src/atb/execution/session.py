@@ -9,13 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from atb.core.errors import DatabaseError, UsageError
 from atb.core.timeframe import Clock, moment
 from atb.engine.records import Rules
 from atb.execution.authority import WAIT_S, wait_for_authority
-from atb.execution.executor import Event, Executor, catch_up
+from atb.execution.executor import Event, Executor, Journal, catch_up
+from atb.execution.halt_file import HaltFile
+from atb.execution.spool import Spool
+from atb.execution.spooling_journal import PATIENCE_S, SpoolingJournal
 from atb.execution.state import TradingState
 from atb.execution.traded import Traded, market_config
 from atb.ledger.accounts import AccountRow, next_session_id, open_account
@@ -100,12 +104,13 @@ class Session:
 def open_session(
     where: Where, wish: Wish, clock: Clock, broker: Callable[[TradingState], Broker],
     tell: Callable[[Event], None] = lambda _: None, *, patience_s: float = 30.0, lease_s: float = LEASE_S,
-    wait_s: float = WAIT_S,
+    wait_s: float = WAIT_S, home: Path | None = None,
 ) -> Session:  # fmt: skip
     """Take authority over the account, fold its ledger, and write that a session begins.
 
     Whoever holds the account is waited for, for up to `wait_s` seconds; then it is held for `lease_s` seconds at a time.
-    `broker` makes the exchange's side from the state: on paper it is what the ledger knows.
+    `broker` makes the exchange's side from the state: on paper it is what the ledger knows. `home`: the folder of the
+    spool and of the file HALT; with it the session goes on while the database is out.
     """
     with connect(where) as connection:
         check_schema(connection, where)
@@ -120,13 +125,28 @@ def open_session(
         connection.commit()
     journal = SteadyJournal(where, account.id, epoch, patience_s=patience_s)
     try:
+        through = _through_spool(journal, account, home, tell)
         state = TradingState(wish.traded, wish.rules, wish.quote)
         _replay(journal, state, wish, number, moment(clock.now_ms()))
-        executor = Executor(broker(state), journal, state, wish.identity, number, tell)
+        executor = Executor(broker(state), through, state, wish.identity, number, tell)
+        if home is not None:
+            journal.patience_s = min(patience_s, PATIENCE_S)
+            executor.halted = HaltFile(home, account.name).why
     except BaseException:
         _let_go(journal, epoch)
         raise
     return Session(number, account, epoch, executor, journal, lease_s)
+
+
+def _through_spool(
+    journal: SteadyJournal, account: AccountRow, home: Path | None, tell: Callable[[Event], None]
+) -> Journal:
+    """The journal for the time when the database is out; what a process before this one could not write is merged."""
+    if home is None:
+        return journal
+    spooling = SpoolingJournal(journal, Spool.of(home, account), tell)
+    spooling.merge()
+    return spooling
 
 
 def _let_go(journal: SteadyJournal, epoch: int) -> None:

@@ -28,7 +28,7 @@ from atb.ledger.records import FINAL_STATES, Key, Order, moment
 
 ZERO = Decimal(0)
 CODES = {name: code for code, name in sorted(REASON_NAMES.items(), reverse=True)}  # of two of a name, the lower
-TARGET_PURPOSES = ("entry", "exit", "partial")
+TARGET_PURPOSES = ("entry", "exit", "partial", "emergency")
 
 
 class TradingState:
@@ -49,6 +49,8 @@ class TradingState:
         self.last_open_ms: int | None = None
         self.last_closes: list[tuple[int, float] | None] = [None] * len(self.traded)  # open time and close of each
         self.reasons: list[int | None] = [None] * len(self.traded)  # of the decisions at the last close
+        self.flattening: set[int] = set()  # symbols of which nothing is wanted until they are flat
+        self.begun_with = list(traded), rules
         self.seq = 0
         self.signals: dict[str, float] = {}  # at the last close
         self.decided_ms: int | None = None  # the close whose decisions were written down last
@@ -58,6 +60,10 @@ class TradingState:
         self.filled_ms: dict[int, int] = {}  # by symbol the time of the latest of them
         self.adopted: set[str] = set()  # client ids of orders that were found at the exchange
         self.begun: datetime | None = None  # when the account had its first money; what was traded before was not by it
+
+    def fresh(self) -> TradingState:
+        """The state before its first entry."""
+        return type(self)(*self.begun_with, self.books.quote)
 
     def position(self, s: int) -> Position:
         return self.stepper.positions[s]
@@ -116,7 +122,9 @@ class TradingState:
             if name not in signals:
                 continue
             self.last_closes[s] = int(body["open_ms"]), float(prices[name])
-            if self.waits(s) or p.target_qty < p.qty:
+            if s in self.flattening and p.qty == 0 and not self.working[s]:
+                self.flattening.discard(s)
+            if self.waits(s) or p.target_qty < p.qty or s in self.flattening:
                 p.last_close = float(prices[name])
                 continue
             if p.target_qty > p.qty:
@@ -151,6 +159,14 @@ class TradingState:
             a.halted, a.peak = 0, a.equity
         elif body["action"] == "exit" and s is not None:
             self.stepper.want(s, 0, CODES.get(body["reason"], SIGNAL))
+        elif body["action"] == "flatten":  # what was decided before is not wanted any more, of no symbol
+            self.flattening = set(range(len(self.traded)))
+            self._flatten()
+
+    def _flatten(self) -> None:
+        """Also after what an order still bought that was on its way."""
+        for s in self.flattening:
+            self.stepper.flatten(s)
 
     def _level(self, s: int | None, body: Mapping[str, Any]) -> None:
         """The engine's own levels are known. An operator's is tighter, or it changes nothing."""
@@ -212,6 +228,7 @@ class TradingState:
             if held and lots and p.stop != p.stop and held.stop is not None:
                 p.stop, p.stop_reason = float(held.stop), STOP_LOSS
             self._guard(s)
+        self._flatten()
 
     def _guard(self, s: int) -> None:
         """What came to be held without a decision has a stop all the same, if the rules have one."""
@@ -239,6 +256,7 @@ class TradingState:
         asked = order is not None and order.purpose in TARGET_PURPOSES and order.client_order_id not in self.adopted
         self.stepper.executed(s, lots, value, cost, CODES.get(body.get("reason", ""), SIGNAL), asked=asked)
         self._guard(s)
+        self._flatten()
 
     def _own_share(self, body: Mapping[str, Any]) -> Decimal:
         """How much of an execution moved the account's own coins."""
@@ -270,5 +288,7 @@ class TradingState:
             self.working[s][order.client_order_id] = order
             return
         self.working[s].pop(order.client_order_id, None)
-        if order.purpose == "entry":  # what an exit did not get, it still wants
+        if s in self.flattening:
+            self.stepper.flatten(s)
+        elif order.purpose == "entry":  # what an exit did not get, it still wants
             self.stepper.settled(s)

@@ -238,7 +238,8 @@ _MEANINGS = [
     Meaning(_says("server closed the connection|connection to server was lost|the connection is (lost|closed)|"
                   "no connection to the server|connection reset|broken pipe|SSL SYSCALL|SSL connection has been closed"),
             LOST, "See the server's log, then try again.", True, BRIEFLY_S),
-    Meaning(lambda state, text: state.startswith("08") or state == "57P05", LOST, "See the server's log, then try again.", True, BRIEFLY_S),
+    Meaning(lambda state, text: state.startswith("08") or state == "57P05", LOST,
+            "See the server's log, then try again.", True, BRIEFLY_S),
 ]  # fmt: skip
 
 

@@ -35,7 +35,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "adjustment": ("type", "asset", "amount", "reason", "evidence"),
     "mark": ("prices", "why"),  # closes by symbol, and so the account's equity
     "decision": ("symbol", "timeframe", "open_time", "signal", "reason"),
-    "control": ("action", "reason", "by"),  # halt, resume, fence
+    "control": ("action", "reason", "by"),  # halt, resume, fence, flatten (nothing is to be held any more)
 }
 
 

@@ -39,6 +39,7 @@ from atb.ledger.records import (
 OPERATOR = "operator"  # as who a level is `by`, where it is not the engine's own
 
 Body = Mapping[str, Any]
+CONTROLS = ("halt", "resume", "fence", "exit", "flatten")
 Levels = tuple[Decimal | None, Decimal | None]  # stop and take
 
 
@@ -311,9 +312,9 @@ class Account(Holdings):
             optional(body.get(name))
 
     def _control(self, seq: int, entry: Entry, body: Body, touched: Touched) -> None:
-        if body["action"] not in ("halt", "resume", "fence", "exit") or not body["reason"]:
+        if body["action"] not in CONTROLS or not body["reason"]:
             raise ValueError(f"'{body['action']}' for the reason '{body['reason']}' is no control.")
-        if body["action"] != "fence":
+        if body["action"] in ("halt", "resume"):
             self.halted = body["reason"] if body["action"] == "halt" else ""
         if body["action"] == "resume":  # the drawdown begins anew, or the same one would halt again at once
             self.peak = ZERO

@@ -44,6 +44,8 @@ class SteadyJournal:
     `on_outage` is told of each attempt that failed. An error that waiting does not mend is raised at once.
     """
 
+    away, merges = False, 0  # what is appended goes to the ledger and nowhere else
+
     def __init__(
         self, where: Where, account_id: int, epoch: int, *, patience_s: float,
         on_outage: Callable[[DatabaseError], None] = lambda _: None,

@@ -90,17 +90,19 @@ class Loop:
 
     def close_all(self) -> None:
         """Sell all that is held, and wait until it is sold."""
-        executor, state = self.session.executor, self.session.state
-        for s in range(state.count):
-            if state.position(s).qty:
-                executor.get_out(s, "signal", "--close-on-exit")
+        for s in self._held():
+            self.session.executor.get_out(s, "signal", "--close-on-exit")
         until = self.clock.now_ms() + CLOSING_S * 1000
-        while any(state.position(s).qty for s in range(state.count)) and self.clock.now_ms() < until:
+        while self._held() and self.clock.now_ms() < until:
             self.turn()
             threading.Event().wait(min(LONGEST_SLEEP_S, self.options.check_interval_s))
-        left = [state.traded[s].symbol.id for s in range(state.count) if state.position(s).qty]
+        left = " ".join(self.session.state.traded[s].symbol.id for s in self._held())
         if left:
-            self.tell(Event("error", "not_closed", f"{' '.join(left)} could not be closed within {CLOSING_S:.0f} s."))
+            self.tell(Event("error", "not_closed", f"{left} could not be closed within {CLOSING_S:.0f} s."))
+
+    def _held(self) -> list[int]:
+        state = self.session.state
+        return [s for s in range(state.count) if state.position(s).qty]
 
     def _row(self, row: Row, last: bool) -> None:
         """A candle of each symbol has closed. After an outage there are several: only the last is acted on."""

@@ -1,0 +1,100 @@
+"""The ledger's side of an executor: what is appended is folded into the state before anything else happens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from atb.core.errors import DatabaseUnavailable
+from atb.execution.state import TradingState
+from atb.ledger.audit import read_chain
+from atb.ledger.entries import Chained, Entry
+
+T = TypeVar("T")
+PROVISIONAL = 0  # the number of an entry that is not in the ledger yet, but in a spool
+
+
+class Journal(Protocol):
+    """Where entries go, and come from (ledger.steady.SteadyJournal, execution.spooling_journal.SpoolingJournal).
+
+    away: the database is out, and what is appended is kept elsewhere. merges: how often such entries came into the ledger,
+    perhaps among those of others: whoever folded them folds anew.
+    """
+
+    account_id: int
+
+    @property
+    def away(self) -> bool: ...
+
+    @property
+    def merges(self) -> int: ...
+
+    def append(self, entries: Sequence[Entry]) -> list[Chained]: ...
+
+    def read(self, work: Callable[[Any], T]) -> T: ...
+
+
+def catch_up(journal: Journal, state: TradingState) -> None:
+    """Fold the entries that are in the ledger and not yet in the state."""
+    for chained in chain_after(journal, state.seq):
+        state.take(chained.seq, chained.entry)
+
+
+def chain_after(journal: Journal, seq: int) -> Sequence[Chained]:
+    return list(journal.read(lambda connection: read_chain(connection, journal.account_id, seq)))
+
+
+class Journaled:
+    """A journal, and the state as of its last entry."""
+
+    def __init__(self, journal: Journal, state: TradingState) -> None:
+        self.journal, self.state = journal, state
+        self.merges = journal.merges  # as of which the state was folded
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Append, and fold all that is new: also what others appended in between."""
+        written = self.journal.append(entries)
+        if self._folds_anew():
+            return
+        if not self._provisional and (not written or written[0].seq != self.state.seq + 1):
+            self.catch_up()
+            return
+        for chained in written:
+            entry = chained.entry._replace(body=json.loads(chained.text))
+            self.state.take(self.state.seq + 1, entry)
+            self.appended(entry)
+
+    def appended(self, entry: Entry) -> None:
+        """This process appended it, and it is folded."""
+
+    def catch_up(self) -> None:
+        """Fold what others appended: an operator's command beside this process. While the database is out, nothing."""
+        try:
+            chain = chain_after(self.journal, self.state.seq)
+        except DatabaseUnavailable:
+            if not self.journal.away:
+                raise
+            return
+        if self._provisional:  # the state's numbers are not the ledger's
+            self._folds_anew()
+            return
+        for chained in chain:
+            self.state.take(chained.seq, chained.entry)
+
+    @property
+    def _provisional(self) -> bool:
+        """Whether something is folded that was not in the ledger then."""
+        return self.journal.away or self.journal.merges != self.merges
+
+    def _folds_anew(self) -> bool:
+        """After a merge, fold the ledger from its first entry. False where there was none, or the database is out again."""
+        if self.journal.away or self.journal.merges == self.merges:
+            return False
+        fresh, merges = self.state.fresh(), self.journal.merges
+        try:
+            catch_up(self.journal, fresh)
+        except DatabaseUnavailable:
+            return False
+        self.state, self.merges = fresh, merges
+        return True
