@@ -149,7 +149,9 @@ def described(run: Run) -> list[tuple[int, int, int, float, str, str]]:
 def test_same_fills_and_equity_as_the_reference() -> None:
     seen = compare(range(CASES))
     # A comparison that never meets a rule proves nothing about it. (No emergency close is ordered in a backtest.)
-    never = (set(REASON_NAMES.values()) | set(RULE_NAMES.values())) - set(seen) - {"take_before_stop", "emergency_close"}
+    never = (
+        (set(REASON_NAMES.values()) | set(RULE_NAMES.values())) - set(seen) - {"take_before_stop", "emergency_close"}
+    )
     assert not never
 
 
