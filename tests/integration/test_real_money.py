@@ -18,6 +18,7 @@ import pytest
 from tests.database import Postgres, postgres
 from tests.integration.shell import Shell
 from tests.integration.test_live_trading import ROOT, ended, health, until
+from tests.venue.exchange import LENGTH_MS
 
 pytest.importorskip("ccxt")
 MINUTE_MS = 60_000
@@ -55,9 +56,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 class Place:
     """The exchange, a process of its own, and the shell of somebody who has an account there."""
 
-    def __init__(self, server: Postgres, folder: Path, *options: str) -> None:
-        now = int(time.time() * 1000) // MINUTE_MS * MINUTE_MS + BEFORE_CLOSE_MS
-        command = [sys.executable, "-m", "tests.venue.exchange", "--timeframe", "1m", "--history", "300"]
+    def __init__(self, server: Postgres, folder: Path, *options: str, timeframe: str = "1m") -> None:
+        length = LENGTH_MS[timeframe]
+        now = int(time.time() * 1000) // length * length + length - MINUTE_MS + BEFORE_CLOSE_MS
+        command = [sys.executable, "-m", "tests.venue.exchange", "--timeframe", timeframe, "--history", "300"]
         command += ["--walk", "0.2", "--now-ms", str(now), *options]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
@@ -171,6 +173,30 @@ def test_what_nothing_explains_refuses_to_start_with_everything_protected(place:
     assert answering(place)["active_positions"] == 1
     stopped(process)
     place.agrees()
+
+
+@pytest.mark.parametrize(("minutes", "buys"), [(1, True), (10, False)])
+def test_a_decision_that_was_not_carried_out_is_forgotten_after_five_minutes(
+    server: Postgres, tmp_path: Path, minutes: int, buys: bool
+) -> None:
+    place = Place(server, tmp_path, timeframe="1h")
+    try:
+        hourly = ("live", "above", "--symbol", "BTCUSDT", "--check-interval", "1", "--health-port", "0")
+        process = place.shell.start(*hourly, env={**place.shell.env, "DISABLE_TRADING": "true"})
+        until(lambda: "switched off" in place.query("SELECT message FROM events"), "an entry that is blocked")
+        killed(process)
+        assert place.bought == []
+        place.control("clock", advance_ms=minutes * MINUTE_MS)
+        process = place.shell.start(*hourly)
+        if buys:
+            until(lambda: place.resting, "a stop that rests")
+        else:
+            until(lambda: "s ago" in place.query("SELECT message FROM events"), "an entry that is blocked")
+            assert place.bought == []
+        stopped(process)
+        place.agrees()
+    finally:
+        killed(place.process)
 
 
 def test_what_the_owner_does_meanwhile_is_seen_within_a_cycle(place: Place) -> None:
