@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atb.cli.changing import open_line, typed_here
-from atb.cli.console import open_app
+from atb.cli.console import open_app, warn
 from atb.cli.lean import LeanCommand
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def close_position(
             fee_bps=_fee(fee_bps),
         )  # fmt: skip
     _print_receipt([receipt], [], json)
+    if quantity is None and receipt.left:
+        warn(f"{receipt.left:f} {receipt.symbol} is held still: it was entered while this was booked.")
 
 
 def emergency_close_all(
