@@ -170,7 +170,7 @@ def test_a_position_closed_by_hand(db: Shell, real_ledger: Book) -> None:
         (["--exit-price", "NaN"], "--exit-price 'NaN' is not a number"),
         (["--exit-price", "1", "--quantity", "0.2"], "--quantity 0.2 cannot be closed: 0.1 BTCUSDT is held"),
         (["--exit-price", "1", "--quantity", "0"], "--quantity 0 cannot be closed"),
-        (["--exit-price", "1", "--account", "no"], "is not held. Open positions: none at all"),
+        (["--exit-price", "1", "--account", "no"], "is not held by an account no. Open positions: BTCUSDT (paper:one)"),
         (["--exit-price", "1", "--exit-reason", " "], "--exit-reason is empty"),
         (["--exit-price", "1", "--fee-bps", "10000"], "--fee-bps 10000 is no fee"),
     ],
@@ -438,6 +438,10 @@ def test_trades_made_by_hand_are_imported_once(db: Shell, ledger: Book) -> None:
     (db.work / "bad.csv").write_text(text.replace("0.1,", "-1,"))
     ran = db("db", "import-trades", "bad.csv")
     assert ran.code == 3 and "bad.csv, line 2: qty is -1, not above 0." in ran.message
+    (db.work / "late.csv").write_text(text.replace("77", "78"))
+    ran = db("db", "import-trades", "late.csv", "--json", ok=True)
+    assert ran.json == {"booked": 1, "already_booked": 0, "short": ["BTCUSDT"]}
+    assert "More BTCUSDT was sold than bought" in ran.err
     for bad, said in (("x" * 200_000, "is no CSV"), ("a\0b", "has a NUL")):
         (db.work / "bad.csv").write_text(f"time,symbol,side,qty,price,trade_id\n2025-11-21,BTCUSDT,buy,1,1,{bad}\n")
         ran = db("db", "import-trades", "bad.csv")
@@ -457,6 +461,7 @@ def test_trades_made_by_hand_are_imported_once(db: Shell, ledger: Book) -> None:
         ("SELECT pg_switch_wal()", 2, "only reads"),
         ("SELEC 1", 2, "only reads"),
         ("SELECT foo FROM trades", 2, 'column "foo" does not exist'),
+        ("SELECT $1", 2, "fills no parameters in"),
         ("SELECT 1/0", 2, "division by zero"),
         ("", 2, "There is no statement"),
         ("SELECT query, mean_exec_time FROM pg_stat_statements ORDER BY mean_exec_time DESC LIMIT 10;", 2, "does not keep"),
@@ -701,7 +706,8 @@ def test_lists(db: Shell, ledger: Book) -> None:
     assert db("db", "positions", "--json").json[0]["unrealized_pnl"] == -100
 
 
-def test_a_list_of_fewer_than_no_rows_is_refused(db: Shell) -> None:
+def test_a_list_of_fewer_than_no_rows_is_refused(db: Shell, ledger: Book) -> None:
+    assert db("db", "positions", "--limit", 10**30, ok=True).out == db("db", "positions", "--limit", 0).out != ""
     ran = db("db", "trades", "--limit", "-1")
     assert ran.code == 2 and "--limit -1 is negative" in ran.message
 

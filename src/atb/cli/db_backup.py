@@ -54,6 +54,7 @@ def backup(
 ) -> None:
     from atb.cli.console import print_json, warn
     from atb.core.errors import UsageError
+    from atb.core.words import counted
     from atb.ops.backup import back_up
 
     if verify:
@@ -69,7 +70,7 @@ def backup(
     for note in done.notes:
         warn(note)
     removed = f"; {len(done.removed)} older removed" if done.removed else ""
-    typer.echo(f"{done.path}  {done.size_bytes} bytes, {done.rows} rows, dump id {done.dump_id}{removed}")
+    typer.echo(f"{done.path}  {done.size_bytes} bytes, {counted(done.rows, 'row')}, dump id {done.dump_id}{removed}")
 
 
 def _verify(file: Path | None, folder: Path, json: bool) -> None:

@@ -155,11 +155,13 @@ def import_trades(
     from atb.ops.importing_trades import import_file
 
     with open_line(open_app()) as line:
-        booked, known = import_file(line, file, account)
+        done = import_file(line, file, account)
     if json:
-        print_json({"booked": booked, "already_booked": known})
+        print_json({"booked": done.booked, "already_booked": done.known, "short": done.short})
     else:
-        typer.echo(f"Booked {booked}; {known} were booked already.")
+        typer.echo(f"Booked {done.booked}; {done.known} were booked already.")
+    if done.short:
+        warn(f"More {done.short[0]} was sold than bought: purchases are missing. Import them, too: atb db positions")
 
 
 def _all_positions(connection: Any, positions_of: Any) -> list[Held]:

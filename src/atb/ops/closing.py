@@ -172,8 +172,9 @@ def find_position(positions: Iterable[Held], symbol: str, account: str | None) -
     if len(matches) == 1:
         return matches[0]
     if not matches:
-        known = ", ".join(f"{h.symbol} ({h.account.name})" for h in mine) or "none at all"
-        raise UsageError(f"{symbol} is not held. Open positions: {known}.", "See: atb db positions")
+        known = ", ".join(f"{h.symbol} ({h.account.name})" for h in mine or held) or "none at all"
+        whose = f" by an account {account}" if account and not mine else ""
+        raise UsageError(f"{symbol} is not held{whose}. Open positions: {known}.", "See: atb db positions")
     names = ", ".join(h.account.name for h in matches)
     raise UsageError(f"{symbol} is held by more than one account: {names}.", "Say which: --account NAME")
 

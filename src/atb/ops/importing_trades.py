@@ -6,7 +6,7 @@ import csv
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atb.core.errors import AtbError, DataError, UsageError
 from atb.core.timeframe import parse_time_ms
@@ -14,6 +14,7 @@ from atb.core.types import symbol_for
 from atb.ledger.accounts import AccountRow, all_accounts
 from atb.ledger.entries import Entry, fill_id
 from atb.ledger.line import Line
+from atb.ops.closing import open_positions
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -22,17 +23,25 @@ NEEDED = ("time", "symbol", "side", "qty", "price", "trade_id")
 OPTIONAL = ("fee", "fee_asset", "fee_quote", "client_order_id")
 
 
-def import_file(line: Line, path: Path, account: str | None) -> tuple[int, int]:
-    """Append the file's executions to an account, all or none. Returns how many were new, and how many were there."""
+class Imported(NamedTuple):
+    """How many executions were new, and how many were there. short: what more was sold of, on a spot account, than bought."""
+
+    booked: int
+    known: int
+    short: list[str]
+
+
+def import_file(line: Line, path: Path, account: str | None) -> Imported:
+    """Append the file's executions to an account, all or none."""
     chosen = _account(line.connection, account)
     entries = [_entry(chosen, path, number, row) for number, row in _rows(path)]
-    row = line.connection.execute("SELECT epoch FROM authority WHERE account_id = %s", (chosen.id,)).fetchone()
-    assert row is not None
     # Asked before: an append that had to find out whether it was written does not know what was new.
     new = {entry.id for entry in entries} - _known(line.connection, chosen, entries)
     line.connection.rollback()
-    line.append(chosen.id, row[0], sorted(entries, key=lambda entry: entry.at))
-    return len(new), len(entries) - len(new)
+    line.append_beside(chosen.id, sorted(entries, key=lambda entry: entry.at))
+    held = line.surely(lambda connection: open_positions(connection, chosen))
+    short = [h.symbol for h in held if h.side == "SHORT" and h.market == "spot"]
+    return Imported(len(new), len(entries) - len(new), short)
 
 
 def _known(connection: Connection[Any], account: AccountRow, entries: list[Entry]) -> set[str]:
