@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from atb.core.errors import AtbError, Disagreement, ExchangeUnavailable, UsageError
 from atb.core.types import symbol_for
-from atb.ledger.accounts import AccountRow, take_authority
+from atb.ledger.accounts import AccountRow, now_and_not_before, take_authority
 from atb.ledger.entries import Entry, fill_id
 from atb.ledger.line import Line
 
@@ -256,7 +256,8 @@ def _body(
 
 def _book(line: Line, held: Held, epoch: int, execution: Execution, body: dict[str, Any]) -> Closed:
     name = fill_id(held.symbol, body["side"], body["venue_trade_id"], held.market)
-    line.append(held.account.id, epoch, [Entry(name, "fill", datetime.now(UTC), body, held.session_id)])
+    at = line.surely(lambda connection: now_and_not_before(connection, held.account.id))
+    line.append(held.account.id, epoch, [Entry(name, "fill", at, body, held.session_id)])
     booked, pnl, left = line.surely(lambda connection: _outcome(connection, held, name))
     known = body["qty"] - booked
     how = f"{known:f} of it was booked already as the exchange's own" if known else execution.how

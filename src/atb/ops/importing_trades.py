@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 NEEDED = ("time", "symbol", "side", "qty", "price", "trade_id")
+CLOCKS_DIFFER = timedelta(days=1)  # whatever the time zone
 OPTIONAL = ("fee", "fee_asset", "fee_quote", "client_order_id")
 
 
@@ -105,6 +106,8 @@ def _entry(account: AccountRow, path: Path, line: int, row: dict[str, str]) -> E
         body |= {name: _number(row[name], name) for name in ("fee", "fee_quote") if row.get(name)}
         body |= {name: row[name] for name in ("fee_asset", "client_order_id") if row.get(name)}
         at = datetime.fromtimestamp(parse_time_ms(row["time"], "time") / 1000, UTC)
+        if at > datetime.now(UTC) + CLOCKS_DIFFER:  # an engine asks for executions since the latest that it knows
+            raise UsageError(f"time {row['time']} is in the future.")
     except AtbError as error:
         raise DataError(f"{path}, line {line}: {error.what}") from None
     return Entry(fill_id(symbol.id, side, row["trade_id"], symbol.market), "fill", at, body)
