@@ -124,12 +124,12 @@ def test_a_dead_holder_of_another_host_is_followed_after_its_lease_and_not_after
 
 
 def test_a_living_one_is_not_taken_over_whatever_the_clock_does(url: str, tmp_path: Path) -> None:
-    with psycopg.connect(url) as connection, Running(url, "paper:one", tmp_path, lease_s=3) as first:
+    with psycopg.connect(url) as connection, Running(url, "paper:one", tmp_path, lease_s=5) as first:
         first.until("holds")
         ((number,),) = connection.execute("SELECT id FROM accounts").fetchall()
-        with Running(url, "paper:one", tmp_path, wait_s=6) as second:
+        with Running(url, "paper:one", tmp_path, wait_s=7) as second:
             second.until("authority_waited_for")
-            for hours in (1, 5, -1):
+            for hours in (1, 5):
                 held_in_the_future(connection, number, hours * HOUR)
                 time.sleep(0.5)
             assert second.ended()[0] == 9
