@@ -425,6 +425,10 @@ def test_a_restore_into_a_server_without_the_database(desk: Desk) -> None:
 def test_a_terminal_is_asked(desk: Desk) -> None:
     path = desk.backup()
     desk.quiet()
+    before = desk.sql("SELECT oid FROM pg_database WHERE datname = current_database()")
+    ran = desk.shell.on_terminal("db", "restore", path, typed="n\n")
+    assert ran.code == 130 and desk.sql("SELECT oid FROM pg_database WHERE datname = current_database()") == before
+    assert "kept as" in desk.shell.on_terminal("db", "restore", path, typed="y\n").out
     assert "kept as" in desk.shell.on_terminal("db", "restore", path, "--yes").out
 
 

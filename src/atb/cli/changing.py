@@ -1,4 +1,4 @@
-"""What each command that changes the ledger begins with: a line to the database that is meant, and who typed it."""
+"""What each command that changes the ledger begins with: the database that is meant, who typed it, a yes where one is asked."""
 
 from __future__ import annotations
 
@@ -35,3 +35,15 @@ def typed_here() -> str:
     except (KeyError, OSError):
         user = "somebody"
     return f"typed by {user} on {socket.gethostname()}"
+
+
+def confirm(question: str) -> None:
+    """Go on after a yes only. For a terminal: whoever types into a pipe is not asked."""
+    from atb.core.errors import Interrupted
+
+    try:
+        agreed = typer.confirm(question, err=True)
+    except typer.Abort:
+        agreed = False
+    if not agreed:
+        raise Interrupted("Not confirmed: nothing was done.")

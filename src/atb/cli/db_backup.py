@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from atb.cli.changing import confirm
 from atb.cli.lean import LeanCommand
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def restore(
     app = _app()
     where = app.database_to("change", warn)
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
-        typer.confirm(f"Put {file} in the place of {where.shown}? The old one is kept aside.", abort=True, err=True)
+        confirm(f"Put {file} in the place of {where.shown}? The old one is kept aside.")
     done = run(where, app.tool_environment(), file, _migrate(app), force=force)
     app.remember(where)
     if json:

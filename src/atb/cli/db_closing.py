@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atb.cli.changing import open_line, typed_here
+from atb.cli.changing import confirm, open_line, typed_here
 from atb.cli.console import open_app, warn
 from atb.cli.lean import LeanCommand
 
@@ -115,7 +115,7 @@ def emergency_close_all(
             return
         if plans and asks:
             _print_plan(plans, False)
-            _confirm()
+            confirm("Close all of this?")
         closed, left, failures = close_accounts(line, accounts, closer, fee_bps=fee, fenced=fenced, **why)
         orders = [(a.name, name) for a in accounts for name, _, _ in working_orders(line.connection, a)]
     _print_receipt(closed, left, json)
@@ -133,17 +133,6 @@ def _refuse_working(orders: list[tuple[str, str]]) -> None:
             f"{len(orders)} orders of {orders[0][0]} may still work at the exchange ({orders[0][1]}): nothing was sent.",
             "Cancel them at the exchange, then run this again with --record-only.",
         )
-
-
-def _confirm() -> None:
-    from atb.core.errors import Interrupted
-
-    try:
-        agreed = typer.confirm("Close all of this?", err=True)
-    except typer.Abort:
-        agreed = False
-    if not agreed:
-        raise Interrupted("Not confirmed: nothing was done.")
 
 
 def import_trades(
