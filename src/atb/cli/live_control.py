@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atb.cli.db_closing import _line, _open, _typed_here
+from atb.cli.changing import open_line, typed_here
+from atb.cli.console import open_app
 from atb.cli.lean import LeanCommand
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def status(
     from atb.execution.engines import living
     from atb.ops.status import as_json
 
-    application = _open()
+    application = open_app()
     engines = living(application.settings.home)
     try:
         found = _statuses(application)
@@ -182,7 +183,7 @@ def stop(
     from atb.ops.stopping import chosen, session_s_account
 
     grace_s = _seconds(timeout)
-    application = _open()
+    application = open_app()
     engines = chosen(
         living(application.settings.home), account, session_id, everything,
         lambda number: session_s_account(_database(application), number),
@@ -305,9 +306,9 @@ def _controlled(
 
     if not reason.strip():
         raise UsageError("--reason is empty.", "Say why: it is stored, and shown by atb live status.")
-    with _line(_open()) as line:
+    with open_line(open_app()) as line:
         status = line.surely(lambda connection: account_meant(connection, line.where.shown, account, session_id))
-        done = work(line, status, reason=reason.strip(), by=_typed_here())
+        done = work(line, status, reason=reason.strip(), by=typed_here())
     typer.echo(tell(status, done))
 
 
@@ -324,15 +325,15 @@ def set_stop(
     from atb.ops.status import read_status
     from atb.venue.market_rules import rules_for
 
-    asked, application = parse_amount(price, "--price"), _open()
-    with _line(application) as line:
+    asked, application = parse_amount(price, "--price"), open_app()
+    with open_line(application) as line:
         connection, names = line.connection, _tradable(line.surely(read_status), account)
         held = [h for a in all_accounts(connection) if a.name in names for h in open_positions(connection, a)]
         connection.rollback()
         position = find_position(held, symbol.strip().upper(), account)
         venue = position.account.venue
         rules = rules_for(venue, symbol_for(venue, position.symbol), application.settings.market_rules)
-        moved = control.set_stop(line, position, asked, rules, _typed_here())
+        moved = control.set_stop(line, position, asked, rules, typed_here())
         now = line.surely(lambda c: control.account_meant(c, line.where.shown, position.account.name, None))
     if moved.stop != asked:
         warn(f"{asked:f} is between two ticks of {rules.tick:f}: rounded down to {moved.stop:f}.")
