@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from atb.app import App
+    from atb.core.errors import DatabaseError
     from atb.execution.engines import Engine
     from atb.ledger.connect import Where
     from atb.ops.status import AccountStatus
@@ -68,10 +69,14 @@ def status(
     from atb.cli.console import print_json, warn
     from atb.core.errors import DatabaseError
     from atb.execution.engines import living
+    from atb.execution.halt_file import NAME, read
     from atb.ops.status import as_json
 
     application = open_app()
-    engines = living(application.settings.home)
+    home = application.settings.home
+    engines = living(home)
+    for each in read(home):
+        warn(f"{home / NAME}: {each.account or 'every account of this host'} {each.said}")
     try:
         found = _statuses(application)
     except DatabaseError:
@@ -279,7 +284,27 @@ def halt(reason: Reason, account: AccountName = None, session_id: SessionId = No
             return f"{name} was halted already: {status.halt_reason}."
         return f"{name} is halted: no entries until atb live resume. Exits and stops go on."
 
-    _controlled(control.halt, tell, reason, account, session_id)
+    from atb.core.errors import DatabaseError, DatabaseUnavailable
+    from atb.execution.engines import living
+
+    try:
+        _controlled(control.halt, tell, reason, account, session_id)
+    except DatabaseError as error:
+        if not isinstance(error, DatabaseUnavailable) and not living(open_app().settings.home):
+            raise
+        _halt_here(error, account, reason)
+
+
+def _halt_here(error: DatabaseError, account: str | None, reason: str) -> None:
+    """Nobody can be told by the ledger: whoever trades on this host asks a file before each entry."""
+    from atb.cli.console import warn
+    from atb.execution.halt_file import EVERY, write
+
+    home = open_app().settings.home
+    path = write(home, account or EVERY, by=typed_here(), reason=reason.strip())
+    warn(f"{error.what} Engines on other hosts are not halted.")
+    whom = account or "Every account of this host"
+    typer.echo(f"{whom} is halted by the file {path}: no entries until atb live resume. Exits and stops go on.")
 
 
 def resume(reason: Reason, account: AccountName = None, session_id: SessionId = None) -> None:
@@ -294,13 +319,28 @@ def resume(reason: Reason, account: AccountName = None, session_id: SessionId = 
             return again
         return f"{again} The drawdown of {status.drawdown_frac:.2%} is over: it begins anew at {status.equity:f}."
 
-    _controlled(control.resume, tell, reason, account, session_id)
+    _clear_file(_controlled(control.resume, tell, reason, account, session_id))
+
+
+def _clear_file(account: str) -> None:
+    """A file that halts this account alone is over, too; one that halts all is somebody else's to remove."""
+    from atb.cli.console import warn
+    from atb.execution.halt_file import NAME, blocks, clear
+
+    home = open_app().settings.home
+    if not blocks(home, account):
+        return
+    if left := clear(home, account):
+        warn(f"{home / NAME} halts every account of this host still ({left}). When that is over: rm {home / NAME}")
+    else:
+        typer.echo(f"{home / NAME} does not halt {account} any more.")
 
 
 def _controlled(
     work: Callable[..., bool], tell: Callable[[AccountStatus, bool], str], reason: str, account: str | None,
     session_id: str | None,
-) -> None:  # fmt: skip
+) -> str:  # fmt: skip
+    """Returns the account's name."""
     from atb.core.errors import UsageError
     from atb.ops.control import account_meant
 
@@ -310,6 +350,7 @@ def _controlled(
         status = line.surely(lambda connection: account_meant(connection, line.where.shown, account, session_id))
         done = work(line, status, reason=reason.strip(), by=typed_here())
     typer.echo(tell(status, done))
+    return status.account.name
 
 
 def set_stop(
