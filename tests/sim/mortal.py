@@ -25,16 +25,17 @@ class Fate:
 
     def __init__(self, seed: int, probability: float, at: Collection[int] = ()) -> None:
         self.random, self.probability, self.at = random.Random(seed), probability, set(at)
-        self.deaths = 0
-        self.crossed: Counter[str] = Counter()
+        self.deaths = self.number = 0
+        self.first: dict[str, int] = {}  # by boundary its first number
         self.died: Counter[str] = Counter()
         self.weather: Weather | None = None
 
     def cross(self, boundary: str) -> None:
         if self.weather is not None:
             self.weather.cross()
-        self.crossed[boundary] += 1
-        if self.random.random() < self.probability or self.crossed.total() in self.at:
+        self.number += 1
+        self.first.setdefault(boundary, self.number)
+        if self.random.random() < self.probability or self.number in self.at:
             self.deaths += 1
             self.died[boundary] += 1
             raise Crash(boundary)

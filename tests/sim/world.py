@@ -84,9 +84,13 @@ class World:
             except Crash:
                 pass
 
+    @property
+    def account(self) -> str:
+        return f"sim {self.seed}"
+
     def begin(self) -> tuple[Session, Trader]:
         wish = Wish(
-            f"sim {self.seed}", "simulated", "paper", self.traded, self.rules, "given", self.timeframe, {},
+            self.account, "simulated", "paper", self.traded, self.rules, "given", self.timeframe, {},
             Decimal(repr(self.case.balance)),
         )  # fmt: skip
         session = open_session(
