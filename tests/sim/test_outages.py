@@ -18,8 +18,8 @@ from atb.ledger.embedded import stop
 from atb.ledger.entries import Entry
 from tests.ledger.conftest import copy_template
 from tests.ledger.victim import Victim
-from tests.sim.test_simulation import check
 from tests.sim.mortal import MortalJournal
+from tests.sim.test_simulation import check
 from tests.sim.weather import Door, Weather
 from tests.sim.world import World
 

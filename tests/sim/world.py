@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 from atb.core.order_id import parse_order_id
 from atb.core.timeframe import ManualClock
 from atb.core.types import Symbol
+from atb.engine.candles import Candles
 from atb.engine.rules import make_rules
 from atb.execution.executor import Event, Executor
 from atb.execution.session import Session, Wish, open_session
@@ -67,6 +68,7 @@ class World:
         self.broker = FaultyBroker(self.exchange, self.plan)
         self.fate = Fate(seed, deaths, kill_at)
         self.home, self.events = home, list[Event]()
+        self.last: dict[int, float] = {}  # by symbol's index the price of the candle that runs
         self.door = None if weather is None else weather.victim
         self.placed_while_away: list[str] = []  # purposes
         self.timeframe = {3_600_000: "1h", 4 * 3_600_000: "4h", 24 * 3_600_000: "1d"}[self.case.step_ms]
@@ -157,16 +159,22 @@ class World:
         self.clock.time_ms = open_ms
         for s, i in present:
             self.broker.opened(self.traded[s].symbol, open_ms, float(self.series[s].open[i]))
+            self.last[s] = float(self.series[s].open[i])
         self.broker.match_open()
         self.look(open_ms, LOOKS_S)
         for s, i in present:
             c = self.series[s]
             self.broker.ranged(self.traded[s].symbol, open_ms, float(c.high[i]), float(c.low[i]), float(c.close[i]))
+            self.last[s] = float(c.close[i])
         self.look(open_ms + self.case.step_ms // 2, LOOKS_S)
         self.clock.time_ms = open_ms + self.case.step_ms
         for s, i in present:
             self.broker.closed(self.traded[s].symbol, open_ms, float(self.series[s].close[i]))
+        self.last.clear()
         windows = {self.traded[s].symbol.id: self.series[s].window(i, i + 1) for s, i in present}
+        self.close(open_ms, windows)
+
+    def close(self, open_ms: int, windows: Mapping[str, Candles]) -> None:
         self.survive(lambda: self.trader.close(open_ms, windows))
 
     def look(self, from_ms: int, after_s: Sequence[int]) -> None:
