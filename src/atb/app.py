@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from atb.backtest.sources import Source, Surroundings
     from atb.core.types import MarketRules, Symbol
     from atb.data.store import CandleStore
+    from atb.execution.reconcile import Verdict
     from atb.ledger.connect import Where
     from atb.live.feed import Feed
     from atb.live.mode import Mode
@@ -216,8 +217,8 @@ class App:
         return LiveDesk(self.load_strategy(asked.strategy), self.attach_model, rules, now_ms, fingerprint)
 
     def surroundings_of(
-        self, ready: Ready, where: Where, broker: Broker | None, stream: TextIO, looks: Looks
-    ) -> Around:
+        self, ready: Ready, where: Where, broker: Broker | None, show: Callable[[Verdict], None], stream: TextIO, looks: Looks
+    ) -> Around:  # fmt: skip
         """What a session meets: clock, database, market data, exchange, and where it is shown."""
         from atb.live.run import Around
 
@@ -226,7 +227,7 @@ class App:
         secrets = [mine.database_url or "", *([key.id, key.secret] if key else [])]
         return Around(
             where, mine.home, Path(ready.asked.log_dir) if ready.asked.log_dir else mine.logs, SystemClock(), broker,
-            lambda after_ms, tell: self._feed(ready, after_ms, tell), trading_disabled, secrets, stream, looks,
+            lambda after_ms, tell: self._feed(ready, after_ms, tell), trading_disabled, show, secrets, stream, looks,
         )  # fmt: skip
 
     def _feed(self, ready: Ready, after_ms: int | None, tell: Callable[[Any], None]) -> Feed:

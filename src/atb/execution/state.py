@@ -181,6 +181,7 @@ class TradingState:
         config = json.loads(body.get("config") or "{}") if body["action"] == "open" else {}
         if "rules" in config:
             self.stepper.rules = Rules(**config["rules"])
+            self.stepper.holds_when_halted = config.get("on_halt") == "hold"
         for known in config.get("markets", ()):
             self._trade_by(*traded_from(known))
 
