@@ -23,6 +23,7 @@ from atb.execution.session import Session
 from atb.ledger.connect import Where
 from atb.live.trader import Trader
 from atb.venue.faults import Fault
+from tests.property.test_engine_equals_reference import Case
 from tests.sim.mortal import Crash
 from tests.sim.operator_acts import Operator
 from tests.sim.owner import Owner
@@ -37,7 +38,9 @@ MORE_FAULTS = (
     Fault("*", "vanishes", 0.2, ms=4_000, types=("stop",)), Fault("*", "partial", 0.3, parts=3),
 )  # fmt: skip
 UNKNOWN = ("intent", "unknown")
-LONGEST_ROWS = 40
+LONGEST_ROWS = 20
+LEAST = 5.0
+LOOKS_S = (0, 3, 6, 300)  # after an open, and half-way to the next
 RESTART_S = 5  # until another process is started where one could not
 
 
@@ -60,7 +63,7 @@ def drawn(seed: int) -> Draw:
     rng = random.Random(f"chaos {seed}")
     owner = rng.choice((0.0, 0.0, 0.08))
     return Draw(
-        rng.randint(8, LONGEST_ROWS), rng.choice((0.002, 0.01, 0.03)), frozenset({rng.randint(1, 300)}),
+        rng.randint(8, LONGEST_ROWS), rng.choice((0.001, 0.003, 0.012)), frozenset({rng.randint(1, 300)}),
         [fault for fault in (*FAULTS, *MORE_FAULTS) if rng.random() < 0.6], rng.choice((0.0, 0.0, 0.2)),
         owner > 0 or rng.random() < 0.5, owner, rng.choice((0.0, 0.05)), rng.choice((0.0, 0.0, 0.01, 0.03)),
         rng.choice((0, 0, 300, 900)),
@@ -82,8 +85,15 @@ class ChaosWorld(World):
         super().__init__(
             where, seed, deaths=draw.deaths, faults=draw.faults, home=home, weather=weather, kill_at=draw.kill_at
         )
-        self.owner = Owner(self.exchange, self.traded, seed, draw.owner)
+        self.owner = Owner(self.exchange, self.traded, self.last, seed, draw.owner)
         self.operator = Operator(self, home, seed, draw.operator)
+
+    def made(self, seed: int) -> Case:
+        """A market that takes no order of next to nothing: the fee of one has more digits than any exchange tells."""
+        case = super().made(seed)
+        for market in case.markets:
+            market.min_notional = max(market.min_notional, LEAST)
+        return case
 
     # Processes come and go.
 
@@ -138,7 +148,7 @@ class ChaosWorld(World):
     # What it does.
 
     def look(self, from_ms: int, after_s: Sequence[int]) -> None:
-        for seconds in after_s:
+        for seconds in after_s if len(after_s) < 5 else LOOKS_S:
             self.clock.time_ms = max(self.clock.time_ms, from_ms + 1000 * seconds)
             if self.owner.may_act() | self.operator.may_act():
                 self.quiet = 0
@@ -200,6 +210,17 @@ class ChaosWorld(World):
         return stops < state.held(s) // rules.lot * rules.lot
 
     # The end of the day.
+
+    @property
+    def sent(self) -> int:
+        """How many orders the exchange has taken."""
+        return sum(len(self.exchange.orders(traded.symbol, 0)) for traded in self.traded)
+
+    @property
+    def owns_alone(self) -> bool:
+        """Nobody else's orders lock anything: what they lock is asked for at each check."""
+        known = self.session.state.books.orders
+        return all(ours_alone(self.exchange.open_orders([traded.symbol]), known) for traded in self.traded)
 
     def calm_down(self) -> None:
         self.owner.often = self.operator.often = 0.0

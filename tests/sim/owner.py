@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from atb.core.errors import ExchangeRefused
@@ -15,14 +15,17 @@ from atb.venue.broker import Window
 from atb.venue.simulated_broker import SimulatedBroker
 
 ACTS = ("pay_in", "pay_out", "bring", "take_away", "convert", "buy", "sell", "rest")
+LEAST = 0.001  # what an order is worth; a fee of less has more digits than any exchange tells
 
 
 class Owner:
-    """`often`: how likely he does something when he may."""
+    """`often`: how likely he does something when he may. last: by symbol's index the price of now."""
 
-    def __init__(self, exchange: SimulatedBroker, traded: Sequence[Traded], seed: int, often: float) -> None:
-        self.exchange, self.traded, self.random, self.often = exchange, traded, random.Random(seed), often
-        self.orders = 0
+    def __init__(
+        self, exchange: SimulatedBroker, traded: Sequence[Traded], last: Mapping[int, float], seed: int, often: float
+    ) -> None:  # fmt: skip
+        self.exchange, self.traded, self.last = exchange, traded, last
+        self.random, self.often, self.orders = random.Random(seed), often, 0
 
     def may_act(self) -> bool:
         """Whether he did something."""
@@ -70,9 +73,12 @@ class Owner:
         self._order("sell", Decimal(10) ** 9)
 
     def _order(self, side: str, price: Decimal | None) -> None:
-        symbol, rules = self.random.choice(self.traded)
+        s = self.random.randrange(len(self.traded))
+        symbol, rules = self.traded[s]
         qty = self._free(symbol.base) if side == "sell" else Decimal(self.random.randint(1, 50)) * rules.lot
         qty = floor_to(qty * Decimal(self.random.randint(1, 100)) / 100, rules.lot)
+        if float(qty) * self.last.get(s, 0.0) < LEAST:
+            return
         self.orders += 1
         order = NewOrder(f"web_{self.orders}", symbol, side, "limit" if price else "market", qty, price)
         self.exchange.place(order, Window(self.exchange.now_ms(), 2_000))

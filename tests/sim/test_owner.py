@@ -29,7 +29,7 @@ class OwnedWorld(World):
 
     def __init__(self, where: Where, seed: int, often: float = 0.08, **more: Any) -> None:
         super().__init__(where, seed, **more)
-        self.owner = Owner(self.exchange, self.traded, seed + 1, often)
+        self.owner = Owner(self.exchange, self.traded, self.last, seed + 1, often)
 
     def begin(self) -> tuple[Session, Trader]:
         session, trader = super().begin()

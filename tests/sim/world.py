@@ -53,7 +53,7 @@ class World:
         self, where: Where, seed: int, *, deaths: float = 0.02, faults: Sequence[Fault] = FAULTS,
         home: Path | None = None, weather: Weather | None = None, kill_at: Collection[int] = (),
     ) -> None:  # fmt: skip
-        self.where, self.seed, self.case = where, seed, Case(seed)
+        self.where, self.seed, self.case = where, seed, self.made(seed)
         self.series, self.signals = self.case.series()
         rules = [market_rules(s, market) for s, market in enumerate(self.case.markets)]
         self.traded = [Traded(Symbol(r.symbol, r.symbol[:-4], "USDT"), r) for r in rules]
@@ -76,6 +76,9 @@ class World:
         self.fate.weather = weather
         if weather is not None:
             weather.on_return = self.somebody_writes
+
+    def made(self, seed: int) -> Case:
+        return Case(seed)
 
     def start(self) -> None:
         """A process starts; if it dies on the way, another one."""

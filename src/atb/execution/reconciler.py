@@ -33,7 +33,8 @@ LOOKS, PAUSE_S = 3, 1.0  # at a start, before a difference is believed
 SETTLING_S = 10  # how long a start waits for orders of unknown fate
 CLOCKS_DIFFER = timedelta(seconds=2)
 REMEMBERED = timedelta(days=90)  # how far back a first start looks for orders of an earlier life
-LAST = "SELECT max(at) FROM entries WHERE account_id = %s AND kind NOT IN ('session', 'control')"
+# What the exchange told: the engine writes the rest also while it asks in vain.
+LAST = "SELECT max(at) FROM entries WHERE account_id = %s AND kind IN ('fill', 'order', 'adjustment')"
 
 
 class Reconciler:
