@@ -186,8 +186,8 @@ class App:
             request.initial_balance, [source.describe() for source in sources], policy.digest(), notes,
         )  # fmt: skip
 
-    def database_for_trading(self, warn: Say) -> tuple[Where, bool]:
-        """The database that a session writes into, and whether it is atb's own server, which is started where nothing is set."""
+    def database_for_trading(self, warn: Say) -> Where:
+        """The database that a session writes into: where nothing is set, atb's own server, which is started."""
         if not self.settings.database_url:
             from atb.ledger.connect import embedded
             from atb.ledger.embedded import start
@@ -195,7 +195,7 @@ class App:
 
             server = start(self.settings.home, warn)
             migrate(embedded(server), self.settings.migrations)
-        return self.database_to("change", warn), not self.settings.database_url
+        return self.database_to("change", warn)
 
     def live_desk(self, asked: LiveRequest, mode: Mode, broker: Broker | None) -> LiveDesk:
         """What `live.prepare` needs. broker: the account at the exchange, None on paper."""

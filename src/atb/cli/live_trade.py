@@ -21,6 +21,7 @@ def trade(asked: dict[str, Any]) -> None:
     from atb.cli.console import looks, open_app, warn
     from atb.cli.verdict import print_verdict
     from atb.core.errors import Interrupted
+    from atb.live.mode import decide_mode
     from atb.live.prepare import check, prepare, symbols_of
     from atb.live.run import trade as run
 
@@ -28,8 +29,10 @@ def trade(asked: dict[str, Any]) -> None:
     check(request)
     application.settings.check_venue(request.venue)
     application.load_strategy(request.strategy)
-    where, own_server = application.database_for_trading(warn)
-    mode = _mode(request, application, where, own_server)
+    facts = _facts(request, application)
+    mode = None if facts.unmeant else decide_mode(facts, [])
+    where = application.database_for_trading(warn)
+    mode = mode or decide_mode(facts, _unmanaged(where))
     _say_mode(mode)
     if mode.is_paper:
         _rehearse(request, application, where)
@@ -71,24 +74,21 @@ def make_request(asked: dict[str, Any]) -> LiveRequest:
     )
 
 
-def _mode(request: LiveRequest, application: App, where: Where, own_server: bool) -> Mode:
-    from atb.live.mode import Asked, decide_mode
+def _facts(request: LiveRequest, application: App) -> Asked:
+    from atb.live.mode import Asked
     from atb.settings import trading_disabled
 
     mine = application.settings
     has_key = request.venue in mine.keys
     environment = mine.environment(request.venue) if mine.enable_trading and not request.paper else "real"
-    facts = Asked(
-        mine.enable_trading, trading_disabled(), request.paper, request.venue, environment, has_key, own_server,
-        request.embedded_allowed,
+    return Asked(
+        mine.enable_trading, trading_disabled(), request.paper, request.venue, environment, has_key,
+        not mine.database_url, request.embedded_allowed,
     )  # fmt: skip
-    return decide_mode(facts, _unmanaged(facts, where))
 
 
-def _unmanaged(facts: Asked, where: Where) -> list[Unmanaged]:
-    """Real accounts of this database with something open, where that matters."""
-    if facts.paper or facts.enabled:
-        return []
+def _unmanaged(where: Where) -> list[Unmanaged]:
+    """Real accounts of this database with something open."""
     from atb.ledger.accounts import all_accounts
     from atb.ledger.connect import connect
     from atb.ledger.migrate import check_schema

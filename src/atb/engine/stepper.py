@@ -84,7 +84,7 @@ class Stepper:
         p, a, before = self.positions[s], self.account, self.positions[s].qty
         book = apply_fill(Book(p.qty, p.cost, a.cash, a.realized, a.fees), lots, value, fee)
         self._move_target(s, book.qty, asked)
-        p.qty, p.cost = book.qty, book.cost
+        p.qty, p.cost = book.qty, book.cost if book.qty else 0.0  # less than a lot has moved cash alone
         a.cash, a.realized, a.fees = book.cash, book.realized, book.fees
         if lots > 0:
             enter_position(p, self.markets[s])
