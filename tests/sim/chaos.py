@@ -72,6 +72,9 @@ def lived(world: ChaosWorld) -> Iterator[Finding]:
     """A day, what is wrong at its end, and what restarts change: nothing but that another session begins."""
     world.live(world.draw.rows)
     world.calm_down()
+    if world.draw.owner:  # what he did to assets that are nothing to the account may be booked at a start only
+        world.restart()
+        world.look(world.clock.now_ms(), (1,))
     yield from findings(world)
     for number in range(1, RESTARTS + 1):
         state = world.session.state

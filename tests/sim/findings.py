@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from atb.core.money import floor_to
 from atb.core.order_id import parse_order_id
 from atb.core.orders import SeenOrder
+from atb.execution.dust import PREFIX as DUST
+from atb.execution.external import IN_KIND
 from atb.execution.reconcile import differences
 from atb.ledger.audit import audit
 from atb.ledger.connect import connect
@@ -21,6 +23,8 @@ KINDS = (
     "duplicate order", "orphan position", "orphan order", "lost fill", "doubled fill", "unprotected", "disagreement",
     "changed by a restart", "error",
 )  # fmt: skip
+FOREIGN = ("BNB", "DUST")  # of the owner, and of those who write beside the engine: nothing to the account
+ROUNDED = Decimal("1e-15")
 OF_A_TARGET = ("entry", "exit", "partial", "emergency")
 
 
@@ -65,9 +69,8 @@ def _of_decisions(world: ChaosWorld) -> dict[str, list[SeenOrder]]:
 def _fills(world: ChaosWorld, s: int) -> Iterator[Finding]:
     symbol, books = world.traded[s].symbol, world.session.state.books
     told = Counter((f.side, f.venue_trade_id) for f in world.exchange.fills(symbol, 0))
-    booked = Counter(
-        (f.side, f.venue_trade_id) for f in books.history.get((symbol.market, symbol.id), []) if f.reason != "in_kind"
-    )
+    fills = (f for f in books.history.get((symbol.market, symbol.id), []) if f.reason != IN_KIND)
+    booked = Counter((f.side, f.venue_trade_id) for f in fills if not f.venue_trade_id.startswith(DUST))
     yield from (Finding("lost fill", f"{symbol.id} {fill}") for fill in told - booked)
     yield from (Finding("doubled fill", f"{symbol.id} {fill}") for fill in booked - told)
 
@@ -76,8 +79,9 @@ def _position(world: ChaosWorld, s: int) -> Iterator[Finding]:
     symbol, rules = world.traded[s]
     state, balance = world.session.state, world.exchange.balances().get(symbol.base)
     held, there = state.held(s), balance.total if balance else Decimal(0)
-    if not world.draw.owner and held != there:
-        yield Finding("orphan position", f"{symbol.id}: {held} by the books, {there} at the exchange")
+    apart = state.dust.get(symbol.base, Decimal(0))
+    if not world.draw.owner and (held + apart != there or apart >= rules.lot):
+        yield Finding("orphan position", f"{symbol.id}: {held} by the books and {apart} apart, {there} at the exchange")
     if state.position(s).qty != int(held // rules.lot):
         yield Finding(
             "orphan position", f"{symbol.id}: {held} by the books, {state.position(s).qty} lots by the engine"
@@ -104,7 +108,7 @@ def _books(world: ChaosWorld) -> Iterator[Finding]:
         if verdict.unsettled or verdict.unexplained:
             yield Finding("disagreement", f"{verdict}")
     for asset, amount in differences(books, world.broker.venue, world.exchange.balances()).items():
-        if asset != "DUST":  # of those who write beside it
+        if asset not in FOREIGN and abs(amount) > ROUNDED:
             yield Finding("disagreement", f"{amount} more {asset} at the exchange than in the books")
     yield from (Finding("disagreement", f"{p.key} is {p.qty}") for p in books.positions.values() if p.qty < 0)
     with connect(world.where) as connection:
