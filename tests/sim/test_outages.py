@@ -18,8 +18,10 @@ from atb.ledger.embedded import stop
 from atb.ledger.entries import Entry
 from tests.ledger.conftest import copy_template
 from tests.ledger.victim import Victim
+from tests.sim.mortal import MortalJournal
 from tests.sim.test_simulation import check
-from tests.sim.world import Door, MortalJournal, Weather, World
+from tests.sim.weather import Door, Weather
+from tests.sim.world import World
 
 _numbers = itertools.count()
 QUICK, BUSY = (3, 7, 9), (1, 3, 5, 7, 9, 11)  # seeds with orders placed while the database is away

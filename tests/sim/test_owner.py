@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from atb.core.errors import ExchangeRefused
-from atb.core.money import floor_to
-from atb.core.orders import NewOrder
 from atb.execution.reconcile import differences
 from atb.execution.reconciler import Reconciler
 from atb.execution.session import Session
 from atb.ledger.audit import audit
 from atb.ledger.connect import Where, connect
 from atb.live.trader import Trader
-from atb.venue.broker import Window
 from tests.database import Postgres, postgres
+from tests.sim.owner import Owner
 from tests.sim.world import World
-
-ACTS = ("pay_in", "pay_out", "bring", "take_away", "convert", "buy", "sell", "rest")
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +29,8 @@ class OwnedWorld(World):
     """`often`: how likely he does something before a look."""
 
     def __init__(self, where: Where, seed: int, often: float = 0.08, **more: Any) -> None:
-        self.owner, self.often, self.acts = random.Random(seed + 1), 0.0, 0
         super().__init__(where, seed, **more)
-        self.often = often
+        self.owner = Owner(self.exchange, self.traded, self.last, seed + 1, often)
 
     def begin(self) -> tuple[Session, Trader]:
         session, trader = super().begin()
@@ -48,65 +40,18 @@ class OwnedWorld(World):
     def look(self, from_ms: int, after_s: Sequence[int]) -> None:
         for seconds in after_s:
             self.clock.time_ms = from_ms + 1000 * seconds
-            if self.owner.random() < self.often:
-                with contextlib.suppress(ExchangeRefused):  # too little, or not his
-                    getattr(self, f"_{self.owner.choice(ACTS)}")()
+            self.owner.may_act()
             self.survive(self.cycle)
 
     def cycle(self) -> None:
         self.trader.look(self.clock.now_ms())
         self.reconciler.look()
 
-    def _free(self, asset: str) -> Decimal:
-        balance = self.exchange.balances().get(asset)
-        return max(balance.free, Decimal(0)) if balance else Decimal(0)
-
-    def _some(self, asset: str) -> Decimal:
-        share = Decimal(self.owner.randint(1, 10)) / 100
-        return floor_to(self._free(asset) * share, Decimal("0.00000001"))
-
-    def _base(self) -> str:
-        return self.owner.choice(self.traded).symbol.base
-
-    def _pay_in(self) -> None:
-        self.exchange.move("deposit", ("USDT", Decimal(self.owner.randint(1, 10**6)) / 1000))
-
-    def _pay_out(self) -> None:
-        self.exchange.move("withdrawal", ("USDT", -self._some("USDT")))
-
-    def _bring(self) -> None:
-        self.exchange.move("deposit", (self._base(), Decimal(self.owner.randint(1, 10**6)) / 10**6))
-
-    def _take_away(self) -> None:
-        base = self._base()
-        self.exchange.move("withdrawal", (base, -self._some(base)))
-
-    def _convert(self) -> None:
-        base = self._base()
-        self.exchange.move("conversion", (base, -self._some(base)), ("BNB", Decimal("0.01")))
-
-    def _buy(self) -> None:
-        self._order("buy", None)
-
-    def _sell(self) -> None:
-        self._order("sell", None)
-
-    def _rest(self) -> None:
-        self._order("sell", Decimal(10) ** 9)
-
-    def _order(self, side: str, price: Decimal | None) -> None:
-        symbol, rules = self.owner.choice(self.traded)
-        qty = self._free(symbol.base) if side == "sell" else Decimal(self.owner.randint(1, 50)) * rules.lot
-        qty = floor_to(qty * Decimal(self.owner.randint(1, 100)) / 100, rules.lot)
-        self.acts += 1
-        order = NewOrder(f"web_{self.acts}", symbol, side, "limit" if price else "market", qty, price)
-        self.exchange.place(order, Window(self.exchange.now_ms(), 2_000))
-
 
 def live_through(where: Where, seed: int) -> OwnedWorld:
     world = OwnedWorld(where, seed)
     world.live()
-    world.often = 0.0
+    world.owner.often = 0.0
     world.calm_down()
     return world
 

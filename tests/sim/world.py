@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from atb.core.errors import DatabaseUnavailable, OutcomeUnknown
 from atb.core.order_id import parse_order_id
 from atb.core.timeframe import ManualClock
 from atb.core.types import Symbol
+from atb.engine.candles import Candles
 from atb.engine.rules import make_rules
 from atb.execution.executor import Event, Executor
 from atb.execution.session import Session, Wish, open_session
 from atb.execution.spooling_journal import SpoolingJournal
+from atb.execution.state import TradingState
 from atb.execution.traded import Traded
 from atb.ledger.connect import Where, connect
-from atb.ledger.entries import Chained, Entry
+from atb.ledger.entries import Entry
 from atb.ledger.journal import append
-from atb.ledger.steady import SteadyJournal
 from atb.live.trader import Trader
 from atb.venue.faults import Fault, FaultPlan
 from atb.venue.faulty_broker import FaultyBroker
 from atb.venue.simulated_book import Setup
 from atb.venue.simulated_broker import SimulatedBroker
-from tests.ledger.victim import Victim
 from tests.parity.test_live_is_the_backtest import Given
 from tests.property.test_engine_equals_reference import Case
 from tests.property.test_simulated_broker import market_rules
+from tests.sim.mortal import Crash, Fate, MortalBroker, MortalClock, MortalJournal
+from tests.sim.weather import BehindDoor, Door, Weather
 
 LOOKS_S = (0, 3, 6, 12, 30, 300)  # after the open, in which an engine looks
-OPERATIONS = ("place", "place_pair", "cancel", "find", "open_orders", "fills")
 
 FAULTS = (
     Fault("*", "unknown_before", 0.03), Fault("*", "unknown_after", 0.03), Fault("*", "held_up", 0.02, ms=1_500),
@@ -44,144 +43,17 @@ FAULTS = (
 )  # fmt: skip
 
 
-class Crash(BaseException):
-    """The process is gone at this instruction. (No Exception: nothing may catch it.)"""
-
-
-class Fate:
-    """Decides at each boundary whether the process dies there."""
-
-    def __init__(self, seed: int, probability: float) -> None:
-        self.random, self.probability = random.Random(seed), probability
-        self.deaths = 0
-        self.weather: Weather | None = None
-
-    def cross(self) -> None:
-        if self.weather is not None:
-            self.weather.cross()
-        if self.random.random() < self.probability:
-            self.deaths += 1
-            raise Crash
-
-
-class Door:
-    """The way to a database, shut in an instant: as if the server were killed, without the time that it takes."""
-
-    def __init__(self, seed: int, lost: float = 0.01) -> None:
-        self.random, self.lost, self.shut = random.Random(seed), lost, False
-
-    def kill(self, how: str) -> None:
-        self.shut = True
-
-    def start(self) -> None:
-        self.shut = False
-
-
-class BehindDoor:
-    """A journal that is reached through a door. Now and then a commit's answer is lost on the way back."""
-
-    def __init__(self, journal: SteadyJournal, door: Door) -> None:
-        self.journal, self.door, self.account_id = journal, door, journal.account_id
-        self.away, self.merges = False, 0
-
-    def append(self, entries: Sequence[Entry]) -> list[Chained]:
-        self._pass()
-        written = self.journal.append(entries)
-        if self.door.random.random() < self.door.lost:
-            raise OutcomeUnknown("The door fell shut.")
-        return written
-
-    def read(self, work: Callable[[Any], Any]) -> Any:
-        self._pass()
-        return self.journal.read(work)
-
-    def _pass(self) -> None:
-        if self.door.shut:
-            raise DatabaseUnavailable("The door is shut.")
-
-
-class Weather:
-    """A database that is killed now and then, and stays away for a while: counted in boundaries that are crossed."""
-
-    def __init__(self, victim: Victim | Door, seed: int, probability: float, longest: int = 60) -> None:
-        self.victim, self.random = victim, random.Random(seed)
-        self.probability, self.longest = probability, longest
-        self.left = 0
-        self.on_return: Callable[[], None] = lambda: None
-
-    def cross(self) -> None:
-        if self.left:
-            self.left -= 1
-            if not self.left:
-                self._return()
-        elif self.random.random() < self.probability:
-            self.victim.kill(self.random.choice(("immediate", "all")))
-            self.left = self.random.randint(1, self.longest)
-
-    def clear_up(self) -> None:
-        if self.left:
-            self.left = 0
-            self._return()
-
-    def _return(self) -> None:
-        self.victim.start()
-        self.on_return()
-
-
-class MortalJournal:
-    """The journal of a process that may die just before and just after each commit."""
-
-    def __init__(self, journal: Any, fate: Fate) -> None:
-        self.journal, self.fate, self.account_id = journal, fate, journal.account_id
-
-    def append(self, entries: Sequence[Entry]) -> list[Chained]:
-        self.fate.cross()
-        written: list[Chained] = self.journal.append(entries)
-        self.fate.cross()
-        return written
-
-    def read(self, work: Callable[[Any], Any]) -> Any:
-        return self.journal.read(work)
-
-    @property
-    def away(self) -> bool:
-        return bool(self.journal.away)
-
-    @property
-    def merges(self) -> int:
-        return int(self.journal.merges)
-
-
-class MortalBroker:
-    """The way to the exchange of a process that may die just before and just after each request."""
-
-    def __init__(self, broker: Any, fate: Fate, placing: Callable[[str], None] = lambda _: None) -> None:
-        self.broker, self.fate, self.placing = broker, fate, placing
-
-    def __getattr__(self, name: str) -> Any:
-        known = getattr(self.broker, name)
-        if name not in OPERATIONS:
-            return known
-
-        def request(*args: Any) -> Any:
-            self.fate.cross()
-            if name.startswith("place"):
-                self.placing(args[0].client_order_id)
-            answer = known(*args)
-            self.fate.cross()
-            return answer
-
-        return request
-
-
 class World:
-    """One case's market, lived through."""
+    """One case's market, lived through. deaths: how likely one is at each boundary; kill_at: numbers of those at which one is
+    certain. skew_ms: by how much the processes are wrong about the exchange's clock."""
+
+    skew_ms = 0
 
     def __init__(
         self, where: Where, seed: int, *, deaths: float = 0.02, faults: Sequence[Fault] = FAULTS,
-        home: Path | None = None, weather: Weather | None = None,
+        home: Path | None = None, weather: Weather | None = None, kill_at: Collection[int] = (),
     ) -> None:  # fmt: skip
-        self.where, self.seed, self.case = where, seed, Case(seed)
+        self.where, self.seed, self.case = where, seed, self.made(seed)
         self.series, self.signals = self.case.series()
         rules = [market_rules(s, market) for s, market in enumerate(self.case.markets)]
         self.traded = [Traded(Symbol(r.symbol, r.symbol[:-4], "USDT"), r) for r in rules]
@@ -194,33 +66,53 @@ class World:
             {"USDT": Decimal(repr(self.case.balance))},
         )  # fmt: skip
         self.broker = FaultyBroker(self.exchange, self.plan)
-        self.fate = Fate(seed, deaths)
+        self.fate = Fate(seed, deaths, kill_at)
         self.home, self.events = home, list[Event]()
+        self.last: dict[int, float] = {}  # by symbol's index the price of the candle that runs
         self.door = None if weather is None else weather.victim
         self.placed_while_away: list[str] = []  # purposes
         self.timeframe = {3_600_000: "1h", 4 * 3_600_000: "4h", 24 * 3_600_000: "1d"}[self.case.step_ms]
-        self.session, self.trader = self.begin()
+        self.start()
         self.fate.weather = weather
         if weather is not None:
             weather.on_return = self.somebody_writes
 
+    def made(self, seed: int) -> Case:
+        return Case(seed)
+
+    def start(self) -> None:
+        """A process starts; if it dies on the way, another one."""
+        while True:
+            try:
+                self.session, self.trader = self.begin()
+                return
+            except Crash:
+                pass
+
+    @property
+    def account(self) -> str:
+        return f"sim {self.seed}"
+
     def begin(self) -> tuple[Session, Trader]:
-        """A process starts."""
         wish = Wish(
-            f"sim {self.seed}", "simulated", "paper", self.traded, self.rules, "given", self.timeframe, {},
+            self.account, "simulated", "paper", self.traded, self.rules, "given", self.timeframe, {},
             Decimal(repr(self.case.balance)),
         )  # fmt: skip
         session = open_session(
-            self.where, wish, self.clock, lambda state: MortalBroker(self.broker, self.fate, self.placing), self.events.append,
-            home=self.home,
-        )  # fmt: skip
+            self.where, wish, MortalClock(self.clock, self.fate), self.line, self.events.append, home=self.home
+        )
         if isinstance(session.executor.journal, SpoolingJournal):
             session.executor.journal.retry_s, session.journal.patience_s = 0.0, 0.02
             if isinstance(self.door, Door):
-                session.executor.journal.journal = BehindDoor(session.journal, self.door)
+                session.executor.journal.journal = BehindDoor(session.journal, self.door, self.fate)
         session.executor.journal = MortalJournal(session.executor.journal, self.fate)
         given = [Given(c.open_time, signal) for c, signal in zip(self.series, self.signals, strict=True)]
         return session, Trader(session.executor, given, self.timeframe)
+
+    def line(self, state: TradingState) -> Any:
+        """A process's way to the exchange, which it makes once its ledger is folded."""
+        self.fate.cross("start: ledger folded")
+        return MortalBroker(self.broker, self.fate, self.placing, self.skew_ms)
 
     @property
     def executor(self) -> Executor:
@@ -248,7 +140,7 @@ class World:
         if self.fate.weather is not None:
             self.fate.weather.clear_up()
         self.session.journal.close()
-        self.session, self.trader = self.begin()
+        self.start()
 
     def survive(self, work: Callable[[], None]) -> None:
         """Do it; if the process dies on the way, another one starts and does it."""
@@ -259,9 +151,9 @@ class World:
             except Crash:
                 self.restart()
 
-    def live(self) -> None:
-        rows = sorted({int(at) for candles in self.series for at in candles.open_time})
-        for open_ms in rows:
+    def live(self, rows: int | None = None) -> None:
+        """Through the first so many rows of candles, or through all."""
+        for open_ms in sorted({int(at) for candles in self.series for at in candles.open_time})[:rows]:
             self.row(open_ms)
 
     def row(self, open_ms: int) -> None:
@@ -270,16 +162,22 @@ class World:
         self.clock.time_ms = open_ms
         for s, i in present:
             self.broker.opened(self.traded[s].symbol, open_ms, float(self.series[s].open[i]))
+            self.last[s] = float(self.series[s].open[i])
         self.broker.match_open()
         self.look(open_ms, LOOKS_S)
         for s, i in present:
             c = self.series[s]
             self.broker.ranged(self.traded[s].symbol, open_ms, float(c.high[i]), float(c.low[i]), float(c.close[i]))
+            self.last[s] = float(c.close[i])
         self.look(open_ms + self.case.step_ms // 2, LOOKS_S)
         self.clock.time_ms = open_ms + self.case.step_ms
         for s, i in present:
             self.broker.closed(self.traded[s].symbol, open_ms, float(self.series[s].close[i]))
+        self.last.clear()
         windows = {self.traded[s].symbol.id: self.series[s].window(i, i + 1) for s, i in present}
+        self.close(open_ms, windows)
+
+    def close(self, open_ms: int, windows: Mapping[str, Candles]) -> None:
         self.survive(lambda: self.trader.close(open_ms, windows))
 
     def look(self, from_ms: int, after_s: Sequence[int]) -> None:

@@ -20,7 +20,7 @@ from atb.execution.adopting import fill_entry
 from atb.ledger.entries import Entry, fill_id
 from atb.ledger.fold import Account
 from atb.ledger.holdings import share_of
-from atb.ledger.records import Key, Position, exactly
+from atb.ledger.records import Key, Position, exactly, rounded
 
 ZERO = Decimal(0)
 FOREIGN = "foreign"  # the reason of an execution that no order of ours made
@@ -123,7 +123,7 @@ def _in_kind(books: Account, symbol: Symbol, position: Position, qty: Decimal, c
     }  # fmt: skip
     name = fill_id(symbol.id, "sell", cause.name, symbol.market)
     kind = cause.type or "withdrawal"
-    paid = cause.adjustment(books.quote, -qty * price, kind, ":own")
+    paid = cause.adjustment(books.quote, -rounded(qty * price), kind, ":own")
     return [Entry(name, "fill", cause.at, body), paid]
 
 

@@ -12,6 +12,7 @@ from atb.ledger.audit import read_chain
 from atb.ledger.entries import Chained, Entry
 
 T = TypeVar("T")
+NEVER = -1  # no journal has merged so often
 PROVISIONAL = 0  # the number of an entry that is not in the ledger yet, but in a spool
 
 
@@ -58,8 +59,9 @@ class Journaled:
         if self._folds_anew():
             return
         if not self._provisional and (not written or written[0].seq != self.state.seq + 1):
-            self.catch_up()
-            return
+            if self.catch_up() or not written:
+                return
+            self.merges = NEVER  # others wrote before: folded anew, with theirs, once the database is back
         for chained in written:
             entry = chained.entry._replace(body=json.loads(chained.text))
             self.state.take(self.state.seq + 1, entry)
@@ -68,19 +70,22 @@ class Journaled:
     def appended(self, entry: Entry) -> None:
         """This process appended it, and it is folded."""
 
-    def catch_up(self) -> None:
-        """Fold what others appended: an operator's command beside this process. While the database is out, nothing."""
+    def catch_up(self) -> bool:
+        """Fold what others appended: an operator's command beside this process. While the database is out, nothing.
+
+        Whether the state is as of the ledger's last entry.
+        """
         try:
             chain = chain_after(self.journal, self.state.seq)
         except DatabaseUnavailable:
             if not self.journal.away:
                 raise
-            return
+            return False
         if self._provisional:  # the state's numbers are not the ledger's
-            self._folds_anew()
-            return
+            return self._folds_anew()
         for chained in chain:
             self.state.take(chained.seq, chained.entry)
+        return True
 
     @property
     def _provisional(self) -> bool:

@@ -21,7 +21,7 @@ from atb.execution.external import FOREIGN, IN_KIND
 from atb.execution.traded import Traded
 from atb.ledger.entries import Entry
 from atb.ledger.fold import Account
-from atb.ledger.records import Fill, Key, exactly
+from atb.ledger.records import FINAL_STATES, Fill, Key, exactly
 
 ZERO = Decimal(0)
 NOTHING, BOOK, REFUSE, LEAVE = "nothing", "book", "refuse", "leave: foreign"
@@ -108,6 +108,12 @@ def has_traded(books: Account, key: Key) -> bool:
     return key in books.positions or any(fill.effective for fill in books.history.get(key, ()))
 
 
+def may_have_traded(books: Account, key: Key) -> bool:
+    """Whether it has, or an order of its own works whose executions may not be told yet."""
+    working = (order for order in books.orders.values() if order.state not in FINAL_STATES)
+    return has_traded(books, key) or any(order.key == key for order in working)
+
+
 @exactly
 def expected(books: Account, venue: str) -> dict[str, Decimal]:
     """Of each asset what there should be at the exchange, locked or not."""
@@ -155,7 +161,7 @@ def _of_asset(
         return lines
     if abs(rest) < dust(traded, asset, books.quote):
         return [*lines, Line(asset, database, there, rest, "dust", NOTHING, None, symbol)]
-    if symbol is not None and not has_traded(books, (symbol.market, symbol.id)):
+    if symbol is not None and not may_have_traded(books, (symbol.market, symbol.id)):
         why = f"external: this account has never traded {symbol.id}"
         return [*lines, Line(asset, database, there, rest, why, BOOK, None, symbol)]
     why = _hint(books, symbol, snapshot.transfers is None)

@@ -21,6 +21,7 @@ from atb.core.errors import Disagreement, ExchangeRefused, ExchangeUnavailable, 
 from atb.core.orders import SeenTransfer
 from atb.core.types import Symbol, symbol_for
 from atb.execution.adopting import is_ours, unknown_entries
+from atb.execution.dust import PREFIX as DUST
 from atb.execution.dust import dust_back
 from atb.execution.executor import Executor
 from atb.execution.external import Cause, by_hand, cash, coins, first_entries
@@ -34,7 +35,8 @@ LOOKS, PAUSE_S = 3, 1.0  # at a start, before a difference is believed
 SETTLING_S = 10  # how long a start waits for orders of unknown fate
 CLOCKS_DIFFER = timedelta(seconds=2)
 REMEMBERED = timedelta(days=90)  # how far back a first start looks for orders of an earlier life
-LAST = "SELECT max(at) FROM entries WHERE account_id = %s AND kind NOT IN ('session', 'control')"
+# What came or went was asked for then; executions and marks are booked also while that cannot be asked. Dust is our own doing.
+LAST = f"SELECT max(at) FROM entries WHERE account_id = %s AND kind = 'adjustment' AND id NOT LIKE '{DUST}%%'"
 
 
 class Reconciler:

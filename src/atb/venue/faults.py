@@ -15,7 +15,7 @@ KINDS = {
     "unknown_before": CHANGING,  # OrderUnknown, and the exchange never heard of it
     "unknown_after": CHANGING,  # OrderUnknown, and the exchange did it
     "held_up": CHANGING,  # OrderUnknown, and the exchange hears of it `ms` later: too late, if its window has passed
-    "refused": EVERY,  # ExchangeRefused
+    "refused": EVERY,  # OrderRefused for the fault's reason
     "unavailable": EVERY,  # ExchangeUnavailable (OrderUnknown for what changes something), nothing was done
     "outage": EVERY,  # the same for every call for `ms`; what rests at the exchange goes on filling
     "finished_refused": (
@@ -32,7 +32,7 @@ KINDS = {
 class Fault(NamedTuple):
     """A kind of fault and when it strikes: with a probability, or at the k-th call (from 1) of those that it could strike.
 
-    operation: one of EVERY, or "*". types: of the orders it strikes; none: of all.
+    operation: one of EVERY, or "*". types: of the orders it strikes; none: of all. reason: of a refusal (OrderRefused).
     """
 
     operation: str
@@ -42,6 +42,7 @@ class Fault(NamedTuple):
     ms: int = 0
     parts: int = 2
     types: tuple[str, ...] = ()
+    reason: str = "refused"
 
     def could_strike(self, operation: str, types: tuple[str, ...]) -> bool:
         meant = self.operation in ("*", operation) and operation in KINDS[self.kind]

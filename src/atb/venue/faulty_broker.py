@@ -17,7 +17,7 @@ from atb.core.errors import ExchangeRefused, ExchangeUnavailable
 from atb.core.orders import WORKING, Balance, KeyRights, NewOrder, SeenFill, SeenOrder, SeenTransfer
 from atb.core.timeframe import moment
 from atb.core.types import MarketRules, Symbol
-from atb.venue.broker import OrderUnknown, Window
+from atb.venue.broker import OrderRefused, OrderUnknown, Window
 from atb.venue.faults import CHANGING, Fault, FaultPlan
 from atb.venue.simulated_audit import AuditReport
 from atb.venue.simulated_book import Pieces, client_id_of
@@ -65,6 +65,11 @@ class FaultyBroker:
 
     def rights(self) -> KeyRights:
         return self.broker.rights()
+
+    def tells_all(self) -> bool:
+        """Whether it answers now and hides nothing that is there."""
+        now = self.now_ms()
+        return now >= self.down_until_ms and all(now >= until_ms for until_ms in self._hidden_until.values())
 
     def audit(self) -> AuditReport:
         self._catch_up()
@@ -131,7 +136,8 @@ class FaultyBroker:
         if "outage" in faults:
             self.down_until_ms = self.now_ms() + faults["outage"].ms
         if "refused" in faults:
-            raise ExchangeRefused(f"The simulated exchange refuses: {operation} was struck by a fault.")
+            what = f"The simulated exchange refuses: {operation} was struck by a fault."
+            raise OrderRefused(what, faults["refused"].reason)
         if not faults.keys().isdisjoint(("outage", "unavailable", "unknown_before")):
             raise nowhere(f"The simulated exchange did not answer: {operation}.")
         return faults

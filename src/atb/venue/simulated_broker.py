@@ -151,7 +151,7 @@ class SimulatedBroker:
         """Of a pair both. An order at its end is told of as it is."""
         o = self._known(symbol, client_order_id)
         if o is None:
-            refuse(f"it knows no order {client_order_id} of {symbol.id}")
+            refuse(f"it knows no order {client_order_id} of {symbol.id}", "unknown_order")
         if o.working:
             self._book.end(o, "cancelled", self.now_ms())
             self._book.end_partner(o, self.now_ms())
@@ -255,7 +255,7 @@ class SimulatedBroker:
     def _check_window(self, window: Window) -> None:
         now = self.now_ms()
         if window.made_at_ms > now + AHEAD_MS or now > window.made_at_ms + window.length_ms:
-            refuse(f"a request of {window.made_at_ms} ms is outside its receive window at {now} ms")
+            refuse(f"a request of {window.made_at_ms} ms is outside its receive window at {now} ms", "clock")
 
     def _check(self, order: NewOrder) -> Instrument:
         """Everything but the funds."""
@@ -266,7 +266,7 @@ class SimulatedBroker:
             refuse(f"an open order has the client id {order.client_order_id} already")
         stops = sum(o.is_stop for o in self._book.working(order.symbol))
         if order.type in STOPS and stops >= self.features.max_stops:
-            refuse(f"no more than {self.features.max_stops} working stops of {order.symbol.id}")
+            refuse(f"no more than {self.features.max_stops} working stops of {order.symbol.id}", "too_many_stops")
         self._check_worth(i, order)
         return i
 
@@ -280,13 +280,12 @@ class SimulatedBroker:
         if price is None:
             return
         if fill_value(in_lots(order.qty, i.rules.lot), price, i.market) < i.market.min_notional:
-            refuse(
-                f"{order.qty} {i.symbol.base} at {price} are worth less than {i.rules.min_notional} {i.symbol.quote}"
-            )
+            least = f"{i.rules.min_notional} {i.symbol.quote}"
+            refuse(f"{order.qty} {i.symbol.base} at {price} are worth less than {least}", "min_notional")
 
     def _check_funds(self, order: NewOrder) -> None:
         """A market order to buy needs none: it is cut to what there is."""
         asset, amount = self._book.wallet.needed(order)
         free = self._book.wallet.free(asset, self._book.working())
         if amount > free:
-            refuse(f"insufficient balance, {free} {asset} free of the {amount} needed")
+            refuse(f"insufficient balance, {free} {asset} free of the {amount} needed", "insufficient_balance")

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from typing import NoReturn
 
-from atb.core.errors import ExchangeRefused
 from atb.core.money import DIGITS
 from atb.core.orders import ORDER_TYPES, WORKING, NewOrder, SeenOrder
 from atb.core.timeframe import moment
 from atb.core.types import MarketRules
-from atb.venue.broker import Features
+from atb.venue.broker import Features, OrderRefused
 
 STOPS = ("stop", "stop_limit")
 NEVER = -1
@@ -67,8 +66,9 @@ def in_lots(qty: Decimal, lot: Decimal) -> int:
         return int(qty / lot)
 
 
-def refuse(what: str, hint: str = "") -> NoReturn:
-    raise ExchangeRefused(f"The simulated exchange refuses: {what}.", hint)
+def refuse(what: str, reason: str = "refused") -> NoReturn:
+    """reason: as real exchanges give it (OrderRefused)."""
+    raise OrderRefused(f"The simulated exchange refuses: {what}.", reason)
 
 
 def check_made(order: NewOrder, rules: MarketRules, features: Features) -> None:
@@ -77,7 +77,7 @@ def check_made(order: NewOrder, rules: MarketRules, features: Features) -> None:
         refuse(f"it knows no {order.type} order to {order.side}")
     stops = order.type in STOPS
     if stops and order.type not in features.stop_types:
-        refuse(f"no {order.type} orders for {order.symbol.id}")
+        refuse(f"no {order.type} orders for {order.symbol.id}", "not_supported")
     if order.side == "buy" and (stops or order.type == "take_limit"):
         refuse(f"a {order.type} protects coins that are held, and can only sell")
     _check_step("quantity", order.qty, rules.lot)
@@ -96,7 +96,7 @@ def _check_step(what: str, value: Decimal | None, step: Decimal) -> None:
 def check_pair(take: NewOrder, stop: NewOrder, features: Features) -> None:
     """Refuse two orders that are no pair."""
     if not features.pairs:
-        refuse("it has no pairs of orders")
+        refuse("it has no pairs of orders", "not_supported")
     if (take.symbol, take.side, take.qty) != (stop.symbol, stop.side, stop.qty) or take.side != "sell":
         refuse("a pair sells the same quantity of the same coins")
     if take.type not in ("take_limit", "limit") or stop.type not in STOPS:

@@ -1,0 +1,86 @@
+"""What protects an account, each with something worse to be put in its place: then the simulation must find what it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from atb.core.orders import FINAL, NewOrder, SeenOrder
+from atb.execution import spooling_journal
+from atb.execution.executor import Executor
+from atb.execution.spool import Merged, Spool
+from atb.ledger.entries import Entry
+from atb.ledger.records import FINAL_STATES, Order
+from atb.venue.faults import Fault
+
+CONCLUDE = Executor._conclude
+
+
+class Guard(NamedTuple):
+    """where, name: what protects; worse: what is put there. fault: what it is for."""
+
+    where: Any
+    name: str
+    worse: Any
+    fault: Fault | None = None
+
+    @property
+    def switched_off(self) -> tuple[Any, str, Any]:
+        return self.where, self.name, self.worse
+
+
+def unknown_is_rejected(self: Executor, orders: Sequence[NewOrder], state: str, reason: str) -> None:
+    CONCLUDE(self, orders, "rejected" if state == "unknown" else state, reason)
+
+
+def never_waits(self: Executor, order: Order) -> bool:
+    return True
+
+
+def ends_without_executions(self: Executor, seen: SeenOrder) -> bool:
+    known = self.state.books.orders[seen.client_order_id]
+    body = {"client_order_id": seen.client_order_id, "state": "open", "venue_order_id": seen.venue_order_id}
+    if known.venue_order_id != seen.venue_order_id:
+        self.append([self._order_entry(body)])
+    if seen.state in FINAL and known.state not in FINAL_STATES:
+        self._note(seen.client_order_id, seen.state, "")
+    return True
+
+
+def never_looks_up(self: Executor, orders: Sequence[Order]) -> bool:
+    for order in orders:
+        self._note(order.client_order_id, "denied", "nobody asked")
+    return True
+
+
+def no_end_is_looked_for(self: Executor, s: int) -> None:
+    pass
+
+
+def forgets(self: Spool, append: Callable[[Sequence[Entry]], object]) -> Merged:
+    self.path.unlink()
+    return Merged()
+
+
+def never_folds_anew(self: Executor) -> bool:
+    self.merges = self.journal.merges
+    return False
+
+
+def enters_all_the_same(entry: Entry) -> bool:
+    return False
+
+
+AT_THE_EXCHANGE = {
+    "unknown": Guard(Executor, "_conclude", unknown_is_rejected, Fault("*", "unknown_after", 0.3)),
+    "waiting": Guard(Executor, "_long_ago", never_waits, Fault("*", "held_up", 0.5, ms=1_900)),
+    "executions": Guard(Executor, "_record", ends_without_executions, Fault("fills", "late", 0.9, ms=400_000)),
+    "looking-up": Guard(Executor, "_find", never_looks_up, Fault("*", "unknown_after", 0.3)),
+    "ends": Guard(Executor, "_book_ends", no_end_is_looked_for, Fault("*", "vanishes", 0.5, ms=60_000)),
+}
+WITHOUT_DATABASE = {
+    "merging": Guard(Spool, "merge", forgets),
+    "folding-anew": Guard(Executor, "_folds_anew", never_folds_anew),
+    "no-entries": Guard(spooling_journal, "_enters", enters_all_the_same),
+}
+GUARDS = {**AT_THE_EXCHANGE, **WITHOUT_DATABASE}
