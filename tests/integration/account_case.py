@@ -66,7 +66,9 @@ def _fills(place: Place) -> Iterator[str]:
 
 def _position(place: Place) -> Iterator[str]:
     """What is there is held, but for dust; and a stop rests for all whole lots of it."""
-    held = sum((Decimal(row["size"]) for row in rows(place, "SELECT size FROM positions WHERE status = 'OPEN'")), Decimal(0))
+    held = sum(
+        (Decimal(row["size"]) for row in rows(place, "SELECT size FROM positions WHERE status = 'OPEN'")), Decimal(0)
+    )
     there = place.total("BTC")
     if not held <= there < held + LOT:
         yield f"{there} BTC are there, {held} are held"

@@ -25,7 +25,14 @@ FAULTS = (
     {"kind": "reset", "done": True, "probability": 0.15, **POST},
     {"kind": "reset", "done": False, "probability": 0.1, **POST},
     {"kind": "status", "status": 503, "done": True, "probability": 0.1, **POST},
-    {"kind": "refused", "probability": 0.15, "where": "STOP_LOSS", "code": -2010, "message": "Stop is rejected.", **POST},
+    {
+        "kind": "refused",
+        "probability": 0.15,
+        "where": "STOP_LOSS",
+        "code": -2010,
+        "message": "Stop is rejected.",
+        **POST,
+    },
     {"kind": "vanished", "probability": 0.2, "where": "STOP_LOSS", "seconds": 2, **POST},
     {"kind": "part then cancelled", "probability": 0.2, "where": "MARKET", **POST},
     {"kind": "unseen", "path": "/api/v3/myTrades", "probability": 0.2, "seconds": 2},
@@ -86,7 +93,7 @@ def victim(server: Postgres, tmp_path: Path, request: pytest.FixtureRequest) -> 
         for process in (made.process, place.process):
             if process is not None:
                 with contextlib.suppress(ValueError):  # it has ended, and its pipes are closed
-                    killed(process)  # type: ignore[arg-type]
+                    killed(process)
 
 
 def many_lives(victim: Victim, kills: int) -> None:
