@@ -28,6 +28,7 @@ READ = (
     "SELECT seq, epoch, id, kind, at, session_id, body, recorded_at, prev_hash, hash FROM entries "
     "WHERE account_id = %s{after} ORDER BY seq"
 )
+DECODE = json.JSONDecoder().raw_decode  # bodies have no blanks around them: loads looks for some, twice
 AUTHORITY = (
     "SELECT u.epoch, u.halted, u.halt_reason, coalesce(s.halted, '') FROM authority u "
     "LEFT JOIN account_state s USING (account_id) WHERE account_id = %s"
@@ -180,7 +181,7 @@ def _lenient_loader() -> Any:
 
 def _body(text: str) -> Any:
     try:
-        return json.loads(text)
+        return DECODE(text)[0]
     except ValueError:
         return {}  # not what was written: its hash will tell
 

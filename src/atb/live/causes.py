@@ -101,6 +101,16 @@ class Scene:
         return close.written_at.timestamp() - (close.open_ms + self.recorded.step_ms) / 1000
 
 
+def commands(scene: Scene) -> Iterator[tuple[str, str, Cause]]:
+    """What somebody told the account to do: symbol, words, cause."""
+    for entry in scene.entries:
+        body = entry.body
+        if entry.kind == "level" and body.get("by"):
+            yield body["symbol"], f"stop set to {body['stop']}", because("operator", f"by {body['by']}")
+        elif entry.kind == "control" and body["by"] != "engine":
+            yield body.get("symbol", ""), body["action"], because("operator", f"{body['reason']} (by {body['by']})")
+
+
 def of_signal(scene: Scene, s: int, had: float) -> Cause:
     told = scene.happened("strategy_failed", scene.name(s)) if had != had else None
     if told is not None:

@@ -21,7 +21,7 @@ from atb.core.words import counted
 from atb.engine.candles import Candles, Floats
 from atb.engine.reasons import REASON_NAMES
 from atb.engine.stepper import Stepper
-from atb.live.causes import Cause, Scene, because, of_decision, of_pair, of_signal
+from atb.live.causes import Cause, Scene, because, commands, of_decision, of_pair, of_signal
 from atb.live.made import Made, Pair, Tape, paired
 from atb.live.recorded import Close, Execution, Recorded, entries_between
 from atb.strategy.contract import Strategy
@@ -32,8 +32,8 @@ NAN = math.nan
 
 
 class Difference(NamedTuple):
-    """at_ms: the open time of the candle. what: candle, signal, decision, fill, money or equity. effect: in quote, what it
-    was worth to the session at the candle's close; None where that cannot be told."""
+    """at_ms: the open time of the candle. what: candle, signal, decision, fill, command, money or equity. effect: in quote, what
+    it was worth to the session at the close of the candle; None where that cannot be told."""
 
     at_ms: int
     symbol: str
@@ -135,6 +135,7 @@ class _Comparison:
                 self._decision(self.names.index(name), now, scene)
         if before is None:
             return
+        self._commands(scene, now)
         same = self._fills(before, times, scene)
         if not self._money(scene, now) and same and not any(now.open_ms == at for _, at in self.wrong):
             self._equity(before, now, times)
@@ -197,6 +198,11 @@ class _Comparison:
         told, should = (_told(each, traded.rules.lot, traded.symbol.base) for each in (pair.execution, pair.made))
         effect = None if any(g is None for g in gains) else gains[0] - gains[1]  # type: ignore[operator]
         self._differs(one.open_ms, traded.symbol.id, "fill", told, should, of_pair(scene, pair, self.tape), effect)
+
+    def _commands(self, scene: Scene, now: Close) -> None:
+        """What somebody said beside the decisions: what follows is another state than the backtest's."""
+        for name, text, cause in commands(scene):
+            self._differs(now.open_ms, name, "command", text, "none", cause)
 
     def _money(self, scene: Scene, now: Close) -> bool:
         """Whether money came or went that no execution moved."""
