@@ -26,11 +26,11 @@ from atb.engine.rules import make_rules
 from atb.execution.session import Session, Wish, open_session
 from atb.execution.state import TradingState
 from atb.execution.traded import Traded
+from atb.ledger.audit import read_chain, rebuild
 from atb.ledger.connect import Where, connect
 from atb.ledger.connect import embedded as where_of
 from atb.ledger.embedded import start, stop
-from atb.ledger.entries import Chained, Entry, genesis, link
-from atb.ledger.journal import append
+from atb.ledger.entries import Chained, Entry, link
 from atb.ledger.migrate import migrate
 from atb.live.paper_market import exchange_of
 from atb.live.replay import Replay
@@ -49,6 +49,7 @@ HOUR_MS = 3_600_000
 WARM_UP = 60
 MANY = 50
 FILLS = 20_000
+COLUMNS = "account_id, seq, epoch, id, kind, at, session_id, body, recorded_at, prev_hash, hash"
 
 
 # Nothing is lost by trading, and nothing stops it: there are as many fills as are asked for.
@@ -205,16 +206,15 @@ class InMemory:
     away, merges = False, 0
 
     def __init__(self, session: Session) -> None:
-        self.account_id, self.entries, self._seq = session.account.id, list[Entry](), session.state.seq
-        self._hash = genesis(session.account)
+        self.account_id, self.epoch, self.chain = session.account.id, session.epoch, list[Chained]()
+        self._head = session.journal.read(lambda connection: read_chain(connection, session.account.id))[-1]
 
     def append(self, entries: Sequence[Entry]) -> list[Chained]:
-        out = []
+        before = len(self.chain)
         for entry in entries:
-            self._seq += 1
-            self.entries.append(entry)
-            out.append(link(self._seq, 1, entry, self._hash, entry.at))
-        return out
+            self._head = link(self._head.seq + 1, self.epoch, entry, self._head.hash, entry.at)
+            self.chain.append(self._head)
+        return self.chain[before:]
 
     def read(self, work: Callable[[Any], Any]) -> Any:
         return []
@@ -227,8 +227,15 @@ def long_ledger(where: Where, fills: int) -> Bench:
     bench.session.executor.journal = journal
     bench.replay().run()
     with connect(where) as connection:
-        for at in range(0, len(journal.entries), 500):
-            append(connection, bench.session.account.id, bench.session.epoch, journal.entries[at : at + 500])
+        with connection.cursor().copy(f"COPY entries ({COLUMNS}) FROM STDIN") as copy:
+            for seq, epoch, entry, text, *rest in journal.chain:
+                facts = (entry.id, entry.kind, entry.at, entry.session_id, text)
+                copy.write_row((journal.account_id, seq, epoch, *facts, *rest))
+        connection.commit()
+        found = rebuild(connection, bench.session.account)
+        connection.commit()
+    if found.problems:
+        raise RuntimeError(f"The ledger is broken: {found.problems[0]}")
     bench.session.release()
     return bench
 
