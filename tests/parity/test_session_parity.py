@@ -73,9 +73,7 @@ class Desk:
         known = MarketRules("BTCUSDT", Decimal("0.00001"), Decimal("0.01"), Decimal(5), "test", "2024-01-01")
         self.traded, self.where, self.clock = [Traded(symbol, known)], where, ManualClock(START)
         costs = {"fee": self.rules.fee, "slip": self.rules.slip} | market
-        self.broker = SimulatedBroker(
-            {symbol: known}, Setup(fee=costs["fee"], slip=costs["slip"]), self.clock, {"USDT": Decimal(10_000)}
-        )
+        self.broker = SimulatedBroker({symbol: known}, Setup(**costs), self.clock, {"USDT": Decimal(10_000)})
         self.environment = environment
         self.session = self.opened()
         if environment != "paper":
@@ -195,6 +193,18 @@ def test_another_fee(desk_of: Callable[..., Desk]) -> None:
     desk.play(0, 60)
     parity = desk.compared()
     assert causes(parity)["fee"] > 0 and parity.explained
+
+
+def test_fees_that_are_taken_from_the_coins(desk_of: Callable[..., Desk]) -> None:
+    """Less than was bought is left to be sold, and a part of a lot stays: worth something, and no position."""
+    desk = desk_of(environment="real", fee_in_base=True)
+    desk.play(0, 120)
+    parity = desk.compared()
+    assert set(causes(parity)) == {"fee"} and parity.fills > 10, parity.differences
+    assert any("taken from the coins" in d.cause.why for d in parity.differences)
+    last = desk.recorded().closes[-1]
+    assert last.dust > 0
+    assert last.stepper.account.equity == pytest.approx(float(last.equity - last.dust), rel=1e-9), "the engine's own"
 
 
 def test_the_same_on_paper_is_not_explained(desk_of: Callable[..., Desk]) -> None:

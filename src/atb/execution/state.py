@@ -273,9 +273,9 @@ class TradingState:
             p.take = float(order.price)
 
     def _fee_in_quote(self, body: Mapping[str, Any], price: float) -> float:
-        """A fee in base is paid by what is missing from the lots already."""
+        """A fee in base: the coins are missing from the lots, and were paid for."""
         if body.get("fee_asset") == body.get("base"):
-            return 0.0
+            return float(Decimal(body.get("fee", ZERO))) * price
         return float(Decimal(body["fee_quote"] if "fee_quote" in body else body.get("fee", ZERO)))
 
     def _order(self, order: Order) -> None:

@@ -16,6 +16,7 @@ from atb.live.recorded import Close, Execution, Happening, Recorded, entries_bet
 
 TAKEN = REASON_NAMES[TAKE_PROFIT]
 SLACK = timedelta(seconds=5)  # between the clocks of engine and database
+CLOSE = 1e-9
 LATE_S = 60.0  # a close that was written down so long after it was not lived through
 CAUSES = {
     "price": "what the market gave, against the model of the backtest",
@@ -169,10 +170,10 @@ def _differing(scene: Scene, made: Made, execution: Execution) -> Cause | None:
         return _in_part(scene, execution) or _told_late(scene, made)
     if scene.recorded.simulated:
         return None
-    if made.price != execution.price:
+    if execution.price != made.price and abs(execution.price / made.price - 1.0) > CLOSE:
         bps = (execution.price / made.price - 1.0) * 10_000
         return because("price", f"{abs(bps):.2f} bps {'above' if bps > 0 else 'below'} the model's price")
-    return because("fee")
+    return because("fee", "the fee was taken from the coins that were bought" if execution.in_base else "")
 
 
 def _in_part(scene: Scene, execution: Execution) -> Cause | None:
@@ -186,7 +187,17 @@ def _in_part(scene: Scene, execution: Execution) -> Cause | None:
         return because("part", told.message)
     if scene.recorded.simulated or order is None:
         return None
+    if execution.lots < 0 and _fees_took(scene, execution):
+        return because("fee", "the fee was taken from the coins that were bought, so less was there to be sold")
     return because("price", "at the market's price the cash paid for another quantity") if execution.lots > 0 else None
+
+
+def _fees_took(scene: Scene, execution: Execution) -> bool:
+    after = scene.before.seq if scene.before is not None else 0
+    bought = [
+        e for e in scene.recorded.executions if e.s == execution.s and e.lots > 0 and after < e.seq <= execution.seq
+    ]
+    return any(e.in_base for e in bought)
 
 
 # The loop filled what the session did not.

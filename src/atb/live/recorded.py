@@ -28,7 +28,7 @@ EVENTS = "SELECT at, code, message FROM events WHERE account_id = %s ORDER BY at
 class Close(NamedTuple):
     """A close that was decided on, and the state after its decisions. prices, signals: by symbol, as they were seen.
 
-    written_at: when, by the database's clock. equity, dust (by index, what is held beyond whole lots): of the books.
+    written_at: when, by the database's clock. equity, dust (what is held beyond whole lots is worth): of the books.
     """
 
     seq: int
@@ -40,7 +40,7 @@ class Close(NamedTuple):
     reasons: Sequence[int | None]
     stepper: Stepper
     equity: Decimal
-    dust: Sequence[Decimal]
+    dust: Decimal
     halted: str
     flattening: frozenset[int]
 
@@ -48,7 +48,7 @@ class Close(NamedTuple):
 class Execution(NamedTuple):
     """What an order got, dated by the candle in which that began. Lots are signed; price (the mean) and fee in quote.
 
-    seq: of the entry that told of the first of it.
+    seq: of the entry that told of the first of it. in_base: the fee was taken from the coins.
     """
 
     open_ms: int
@@ -59,6 +59,7 @@ class Execution(NamedTuple):
     reason: str
     seq: int
     order: Order | None
+    in_base: bool = False
 
 
 class Happening(NamedTuple):
@@ -184,8 +185,14 @@ def _seen(state: TradingState, link: Chained) -> Close:
     )  # fmt: skip
 
 
-def _dust(state: TradingState) -> list[Decimal]:
-    return [state.held(s) - state.position(s).qty * t.rules.lot for s, t in enumerate(state.traded)]
+def _dust(state: TradingState) -> Decimal:
+    """What a fee in base left of a lot. It is no position of the engine's, and part of the books all the same."""
+    worth = Decimal(0)
+    for s, (symbol, rules) in enumerate(state.traded):
+        beyond = state.held(s) - state.position(s).qty * rules.lot
+        if beyond:
+            worth += beyond * state.books.prices.get((symbol.market, symbol.id), Decimal(0))
+    return worth
 
 
 def _going_on(folding: _Folding, session: Session) -> Close | None:
@@ -218,7 +225,9 @@ def _execution(s: int, traded: Traded, fills: Sequence[Fill], order: Order | Non
     price = first.price if len(fills) == 1 else sum((f.price * f.effective for f in fills), Decimal(0)) / qty
     fee = sum((f.fee_quote if f.effective == f.qty else f.fee_quote * f.effective / f.qty for f in fills), Decimal(0))
     open_ms = align_down(in_ms(min(fill.at for fill in fills)), timeframe)
-    return Execution(open_ms, s, lots, float(price), float(fee), first.reason, first.seq, order)
+    return Execution(
+        open_ms, s, lots, float(price), float(fee), first.reason, first.seq, order, first.fee_kind == "base"
+    )
 
 
 def entries_between(recorded: Recorded, after: int, until: int) -> list[Entry]:
