@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from atb.core.errors import DatabaseUnavailable
 from atb.execution.state import TradingState
-from atb.ledger.audit import read_chain
+from atb.ledger.audit import read_entries
 from atb.ledger.entries import Chained, Entry
 
 T = TypeVar("T")
@@ -41,11 +41,11 @@ class Journal(Protocol):
 def catch_up(journal: Journal, state: TradingState) -> None:
     """Fold the entries that are in the ledger and not yet in the state."""
     with _collector_at_rest():
-        chain = chain_after(journal, state.seq)
-        for chained in chain:
-            state.take(chained.seq, chained.entry)
-        if len(chain) > LONG:
-            del chain, chained
+        entries = entries_after(journal, state.seq)
+        for seq, entry in entries:
+            state.take(seq, entry)
+        if len(entries) > LONG:
+            del entries, entry
             gc.freeze()  # the books stay: a later collection need not walk through them, in the middle of a decision
 
 
@@ -61,8 +61,8 @@ def _collector_at_rest() -> Iterator[None]:
             gc.enable()
 
 
-def chain_after(journal: Journal, seq: int) -> Sequence[Chained]:
-    return list(journal.read(lambda connection: read_chain(connection, journal.account_id, seq)))
+def entries_after(journal: Journal, seq: int) -> Sequence[tuple[int, Entry]]:
+    return list(journal.read(lambda connection: read_entries(connection, journal.account_id, seq)))
 
 
 class Journaled:
@@ -91,7 +91,7 @@ class Journaled:
     def catch_up(self) -> None:
         """Fold what others appended: an operator's command beside this process. While the database is out, nothing."""
         try:
-            chain = chain_after(self.journal, self.state.seq)
+            entries = entries_after(self.journal, self.state.seq)
         except DatabaseUnavailable:
             if not self.journal.away:
                 raise
@@ -99,8 +99,8 @@ class Journaled:
         if self._provisional:  # the state's numbers are not the ledger's
             self._folds_anew()
             return
-        for chained in chain:
-            self.state.take(chained.seq, chained.entry)
+        for seq, entry in entries:
+            self.state.take(seq, entry)
 
     @property
     def _provisional(self) -> bool:

@@ -28,6 +28,7 @@ from atb.ledger.records import FINAL_STATES, Key, Order, moment
 
 ZERO = Decimal(0)
 CODES = {name: code for code, name in sorted(REASON_NAMES.items(), reverse=True)}  # of two of a name, the lower
+MOVING = ("fill", "reversal", "attribution")  # kinds of entry that may change what is held, or was
 TARGET_PURPOSES = ("entry", "exit", "partial", "emergency")
 
 
@@ -77,8 +78,9 @@ class TradingState:
     def take(self, seq: int, entry: Entry) -> None:
         """Take one entry in. Entries of symbols that no session has traded change the books alone."""
         s = self._traded(entry.body)
-        before = self.held(s) if s is not None else ZERO
-        money = self._money()
+        moves = entry.kind in MOVING
+        before = self.held(s) if moves and s is not None else ZERO
+        money = self._money() if moves else (ZERO, ZERO, ZERO)
         touched = self.books.apply(seq, entry)
         self.seq = seq
         if entry.kind == "fill" and s is not None and not entry.body.get("provisional"):
@@ -88,6 +90,7 @@ class TradingState:
             self._corrected(touched.refolded, money, entry.body)
         elif entry.kind == "fill" and s is not None:
             self._executed(s, before, ZERO if touched.closed else self.held(s), entry.body)
+        assert moves or not touched.refolded
         for name in touched.orders:
             self._order(self.books.orders[name])
         if entry.kind == "adjustment" and self.begun is None:
