@@ -237,7 +237,8 @@ class App:
         """Each symbol's candles from what the first window looks back on to the last close, and the signals they give."""
         from atb.backtest.request import Request, Span
         from atb.backtest.sources import open_sources
-        from atb.live.session_parity import Part, history_of, refuse_without_files
+        from atb.live.recorded import refuse_without_files
+        from atb.live.session_parity import Part, history_of
         from atb.strategy.signals import compute_signals
 
         if not files:

@@ -233,3 +233,14 @@ def _execution(s: int, traded: Traded, fills: Sequence[Fill], order: Order | Non
 def entries_between(recorded: Recorded, after: int, until: int) -> list[Entry]:
     """The entries numbered after one and up to another."""
     return [link.entry for link in recorded.chain[after:until]]
+
+
+def refuse_without_files(recorded: Recorded) -> None:
+    """UsageError where the candles of a session are known to no exchange."""
+    if recorded.account.venue not in ("binance", "coinbase"):
+        sources = recorded.config.get("sources", [])
+        told = f" ({'; '.join(sources)})" if sources else ""
+        raise UsageError(
+            f"The candles of session {recorded.session.id} are not an exchange's{told}.",
+            "Give them: --data FILE, one for each symbol, in its order.",
+        )

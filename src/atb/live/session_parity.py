@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from atb.core.errors import DataError, UsageError
+from atb.core.errors import DataError
 from atb.core.money import lots_to_base
 from atb.core.timeframe import iso_minute
 from atb.core.words import counted
 from atb.engine.candles import Candles, Floats
 from atb.engine.reasons import REASON_NAMES
-from atb.live.causes import Cause, Scene, because, commands, of_decision, of_pair, of_signal
+from atb.live.causes import Cause, Scene, because, commands, of_decision, of_signal
+from atb.live.fill_causes import of_pair
 from atb.live.made import Made, Pair, Tape, paired
 from atb.live.recorded import Close, Execution, Recorded, entries_between
 from atb.strategy.contract import Strategy
@@ -275,17 +276,6 @@ class _Comparison:
 def history_of(strategy: Strategy | None) -> int:
     """How many candles before the first are asked for: windows are of candles that exist, so gaps reach further back."""
     return 0 if strategy is None else 2 * lookback_of(strategy)
-
-
-def refuse_without_files(recorded: Recorded) -> None:
-    """UsageError where the candles of a session are known to no exchange."""
-    if recorded.account.venue not in ("binance", "coinbase"):
-        sources = recorded.config.get("sources", [])
-        told = f" ({'; '.join(sources)})" if sources else ""
-        raise UsageError(
-            f"The candles of session {recorded.session.id} are not an exchange's{told}.",
-            "Give them: --data FILE, one for each symbol, in its order.",
-        )
 
 
 def _by_time(part: Part) -> Mapping[int, float]:
