@@ -82,7 +82,7 @@ def begun(where: Where, folder: Path, url: str, names: Sequence[str], account: s
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         with Lines(process) as lines:
-            mode, facts = lines.when("*** PAPER"), lines.when("mode: ")
+            mode = lines.when("*** PAPER")
             session, decided = written(where, account)
             memory_mb = most_memory_mb(process.pid)
     finally:
@@ -90,7 +90,7 @@ def begun(where: Where, folder: Path, url: str, names: Sequence[str], account: s
         process.wait()
     laps = {
         "python, command line, database": mode - at, "ccxt, market rules, ledger": session - mode,
-        "candles to look back on": facts - session, "candles that were missed, decision": decided - facts,
+        "candles to look back on, and those missed; decision": decided - session,
     }  # fmt: skip
     return laps, memory_mb
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from atb.backtest.sources import Source, Surroundings
     from atb.core.types import MarketRules, Symbol
     from atb.data.store import CandleStore
+    from atb.execution.reconcile import Verdict
     from atb.ledger.connect import Where
     from atb.live.feed import Feed
     from atb.live.mode import Mode
@@ -256,8 +257,8 @@ class App:
             parts.append(Part(candles, None if strategy is None else compute_signals(strategy, candles)))
         return parts
 
-    def database_for_trading(self, warn: Say) -> tuple[Where, bool]:
-        """The database that a session writes into, and whether it is atb's own server, which is started where nothing is set."""
+    def database_for_trading(self, warn: Say) -> Where:
+        """The database that a session writes into: where nothing is set, atb's own server, which is started."""
         if not self.settings.database_url:
             from atb.ledger.connect import embedded
             from atb.ledger.embedded import start
@@ -265,7 +266,7 @@ class App:
 
             server = start(self.settings.home, warn)
             migrate(embedded(server), self.settings.migrations)
-        return self.database_to("change", warn), not self.settings.database_url
+        return self.database_to("change", warn)
 
     def live_desk(self, asked: LiveRequest, mode: Mode, broker: Broker | None) -> LiveDesk:
         """What `live.prepare` needs. broker: the account at the exchange, None on paper."""
@@ -287,8 +288,8 @@ class App:
         return LiveDesk(self.load_strategy(asked.strategy), self.attach_model, rules, now_ms, fingerprint)
 
     def surroundings_of(
-        self, ready: Ready, where: Where, broker: Broker | None, stream: TextIO, looks: Looks
-    ) -> Around:
+        self, ready: Ready, where: Where, broker: Broker | None, show: Callable[[Verdict], None], stream: TextIO, looks: Looks
+    ) -> Around:  # fmt: skip
         """What a session meets: clock, database, market data, exchange, and where it is shown."""
         from atb.live.run import Around
 
@@ -297,7 +298,7 @@ class App:
         secrets = [mine.database_url or "", *([key.id, key.secret] if key else [])]
         return Around(
             where, mine.home, Path(ready.asked.log_dir) if ready.asked.log_dir else mine.logs, SystemClock(), broker,
-            lambda after_ms, tell: self._feed(ready, after_ms, tell), trading_disabled, secrets, stream, looks,
+            lambda after_ms, tell: self._feed(ready, after_ms, tell), trading_disabled, show, secrets, stream, looks,
         )  # fmt: skip
 
     def _feed(self, ready: Ready, after_ms: int | None, tell: Callable[[Any], None]) -> Feed:

@@ -121,6 +121,8 @@ class Account:
 
     def __init__(self, where: Where, market: MarketTime, policy: dict[str, Any], name: str) -> None:
         self.where, self.market, self.name = where, market, name
+        self.config: dict[str, Any] = {}
+        self.strategy: type[Strategy] = Swing
         self.rules = make_rules(make_policy(policy), 10.0, 5.0)
         self.traded = [
             Traded(s, MarketRules(s.id, Decimal("0.00001"), Decimal("0.01"), Decimal(5), "test", "2024-01-01"))
@@ -136,13 +138,13 @@ class Account:
             return brokers[-1]
 
         wish = Wish(
-            self.name, "binance", "paper", self.traded, self.rules, "swing", "1h", {}, Decimal(repr(BALANCE))
+            self.name, "binance", "paper", self.traded, self.rules, "swing", "1h", self.config, Decimal(repr(BALANCE))
         )  # fmt: skip
         session = open_session(self.where, wish, self.market.clock, exchange)
         if lives is not None:
             session.executor.journal = Mortal(session.journal, lives, after)
         feed = self.market.feed(BARS, after_ms=session.state.last_open_ms, look_every_s=1200)
-        trader = Trader(session.executor, [Swing() for _ in self.traded], "1h")
+        trader = Trader(session.executor, [self.strategy() for _ in self.traded], "1h")
         paper = PaperMarket(feed, brokers[0], clock, session.state, trader.look)
         return Process(feed, session, trader, paper)
 

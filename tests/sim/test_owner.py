@@ -115,7 +115,8 @@ def check(world: OwnedWorld) -> None:
     books, seed = world.session.state.books, world.seed
     verdict = world.reconciler.look()
     assert not verdict.unsettled and not verdict.unexplained, (seed, verdict)
-    assert differences(books, world.broker.venue, world.exchange.balances()) == {}, seed
+    left = differences(books, world.broker.venue, world.exchange.balances())
+    assert all(abs(difference) < Decimal("1e-15") for difference in left.values()), (seed, left)
     assert all(position.qty > 0 for position in books.positions.values()), seed
     for s, traded in enumerate(world.traded):
         state, held = world.session.state, world.session.state.held(s)

@@ -83,14 +83,15 @@ class Soak:
         desk = Desk(App().load_strategy("sma_cross"), lambda *_: None, rules_of, market.clock.now_ms(), "")
         self.ready: Ready = prepare(asked, Mode("paper"), desk)
         self.around = Around(
-            self.where, folder / "home", folder / "logs", market.clock, None, self._feed, lambda: "", ["secret"],
+            self.where, folder / "home", folder / "logs", market.clock, None, self._feed, lambda: "", lambda _: None, ["secret"],
             Nowhere(), Looks(),
         )  # fmt: skip
         self.shown = Shown(self.ready, self.around)
         paper = ManualClock(0)
         self.session: Session = open_session(
-            self.where, _wish(self.ready), market.clock, _broker(self.ready, self.around, paper), self.shown.teller
-        )
+            self.where, _wish(self.ready), market.clock, _broker(self.ready, self.around, paper), self.shown.teller,
+            home=self.around.home,
+        )  # fmt: skip
         self.shown.opened(self.session, self.where)
         self.loop = self._loop(paper)
 

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def trade(asked: dict[str, Any]) -> None:
     """Trade by `asked` (the values of the options) until somebody ends it."""
     from atb.cli.console import looks, open_app, warn
+    from atb.cli.verdict import print_verdict
     from atb.core.errors import Interrupted
+    from atb.live.mode import decide_mode
     from atb.live.prepare import check, prepare, symbols_of
     from atb.live.run import trade as run
 
@@ -27,16 +29,20 @@ def trade(asked: dict[str, Any]) -> None:
     check(request)
     application.settings.check_venue(request.venue)
     application.load_strategy(request.strategy)
-    where, own_server = application.database_for_trading(warn)
-    mode = _mode(request, application, where, own_server)
+    facts = _facts(request, application)
+    mode = None if facts.unmeant else decide_mode(facts, [])
+    where = application.database_for_trading(warn)
+    mode = mode or decide_mode(facts, _unmanaged(where))
     _say_mode(mode)
+    if mode.is_paper:
+        _rehearse(request, application, where)
     broker = None if mode.is_paper else application.broker(request.venue, symbols_of(request))
     ready = prepare(request, mode, application.live_desk(request, mode, broker))
     for note in ready.notes:
         warn(note)
     application.remember(where)
     ended = _Signals()
-    run(ready, application.surroundings_of(ready, where, broker, sys.stdout, looks()), ended.end_with)
+    run(ready, application.surroundings_of(ready, where, broker, print_verdict, sys.stdout, looks()), ended.end_with)
     if ended.by_hand:
         raise Interrupted("Ended by Ctrl-C. What is held stays held, and protected.")
 
@@ -68,24 +74,21 @@ def make_request(asked: dict[str, Any]) -> LiveRequest:
     )
 
 
-def _mode(request: LiveRequest, application: App, where: Where, own_server: bool) -> Mode:
-    from atb.live.mode import Asked, decide_mode
+def _facts(request: LiveRequest, application: App) -> Asked:
+    from atb.live.mode import Asked
     from atb.settings import trading_disabled
 
     mine = application.settings
     has_key = request.venue in mine.keys
     environment = mine.environment(request.venue) if mine.enable_trading and not request.paper else "real"
-    facts = Asked(
-        mine.enable_trading, trading_disabled(), request.paper, request.venue, environment, has_key, own_server,
-        request.embedded_allowed,
+    return Asked(
+        mine.enable_trading, trading_disabled(), request.paper, request.venue, environment, has_key,
+        not mine.database_url, request.embedded_allowed,
     )  # fmt: skip
-    return decide_mode(facts, _unmanaged(facts, where))
 
 
-def _unmanaged(facts: Asked, where: Where) -> list[Unmanaged]:
-    """Real accounts of this database with something open, where that matters."""
-    if facts.paper or facts.enabled:
-        return []
+def _unmanaged(where: Where) -> list[Unmanaged]:
+    """Real accounts of this database with something open."""
     from atb.ledger.accounts import all_accounts
     from atb.ledger.connect import connect
     from atb.ledger.migrate import check_schema
@@ -103,6 +106,36 @@ def _unmanaged(facts: Asked, where: Where) -> list[Unmanaged]:
             if held or orders:
                 found.append(Unmanaged(account.name, ", ".join(held + ([f"{orders} orders"] if orders else []))))
     return found
+
+
+def _rehearse(request: LiveRequest, application: App, where: Where) -> None:
+    """Paper beside a real account: what a start with real money would find there, on a copy of its ledger."""
+    if request.venue not in application.settings.keys:
+        return
+    import time
+    from functools import partial
+
+    from atb.cli.console import warn
+    from atb.cli.verdict import print_verdict
+    from atb.core.errors import AtbError
+    from atb.execution.compared import identity_of
+    from atb.ledger.line import Line
+    from atb.ops.status import read_status
+    from atb.ops.syncing import sync
+
+    identity = application.account_identity(request.venue)
+    with Line(where) as line:
+        statuses = [s for s in line.surely(read_status) if s.account.environment != "paper"]
+        for status in (s for s in statuses if identity_of(s.account) == identity):
+            name = status.account.name
+            try:
+                synced = sync(line, status, partial(application.broker, status.account.venue), None, "", time.sleep)
+            except AtbError as error:
+                warn(f"{name} could not be compared with the exchange: {error.what}")
+                continue
+            print_verdict(synced.verdict, f"{name}, as a start with real money would find it")
+            found = "agrees with the exchange" if synced.equal else "differs from the exchange"
+            typer.echo(f"{name} {found}; nothing was written there.", err=True)
 
 
 def _say_mode(mode: Mode) -> None:

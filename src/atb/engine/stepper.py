@@ -29,13 +29,14 @@ class Stepper:
         self.account = fresh_account(balance)
         self.positions = [flat_position() for _ in self.markets]
         self.decisions = [0] * COUNT
+        self.holds_when_halted = False  # a drawdown halt closes what is held, or else decides on it as before
         self.order = [0] * len(self.markets)
 
     def copy(self) -> Stepper:
         """The same state, which goes its own way from here on."""
         other = Stepper(self.markets, self.rules, 0.0)
         other.account, other.positions = copy(self.account), [copy(p) for p in self.positions]
-        other.decisions = list(self.decisions)
+        other.decisions, other.holds_when_halted = list(self.decisions), self.holds_when_halted
         return other
 
     def add(self, market: Market) -> None:
@@ -66,8 +67,7 @@ class Stepper:
         reasons: list[int | None] = [None] * n
         for k, s in enumerate(self.order):
             if closes[s] == closes[s]:
-                decide = kernel.decide_holding if k < a.open_positions else kernel.decide_flat
-                reason = decide(closes[s], signals[s], self.positions[s], self.markets[s], a, rules)
+                reason = self._decide(s, closes[s], signals[s], held=k < a.open_positions)
                 self.decisions[reason] += 1
                 reasons[s] = reason
         return reasons
@@ -88,6 +88,17 @@ class Stepper:
         )  # fmt: skip
         return made[:count]
 
+    def _decide(self, s: int, close: float, signal: float, held: bool) -> int:
+        p, market, a, rules = self.positions[s], self.markets[s], self.account, self.rules
+        if not held:
+            return int(kernel.decide_flat(close, signal, p, market, a, rules))
+        halted = a.halted
+        if self.holds_when_halted:
+            a.halted = 0
+        reason = int(kernel.decide_holding(close, signal, p, market, a, rules))
+        a.halted = halted
+        return reason
+
     def executed(self, s: int, lots: int, value: float, fee: float, reason: int, *, asked: bool = True) -> None:
         """A fill of `lots` (sales negative) of symbol s, worth `value` quote (signed alike), that cost `fee` quote.
 
@@ -97,7 +108,7 @@ class Stepper:
         p, a, before = self.positions[s], self.account, self.positions[s].qty
         book = apply_fill(Book(p.qty, p.cost, a.cash, a.realized, a.fees), lots, value, fee)
         self._move_target(s, book.qty, asked)
-        p.qty, p.cost = book.qty, book.cost
+        p.qty, p.cost = book.qty, book.cost if book.qty else 0.0  # less than a lot has moved cash alone
         a.cash, a.realized, a.fees = book.cash, book.realized, book.fees
         if lots > 0:
             enter_position(p, self.markets[s])

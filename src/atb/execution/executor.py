@@ -19,6 +19,7 @@ from atb.core.orders import FINAL, NewOrder, SeenOrder
 from atb.core.timeframe import in_ms, moment
 from atb.engine.reasons import REASON_NAMES
 from atb.execution.bare import BareTime
+from atb.execution.dust import dust_entries
 from atb.execution.fills import NOT_TOLD, book_fills
 from atb.execution.fills import Event as Event
 from atb.execution.journaled import Journal as Journal
@@ -102,10 +103,17 @@ class Executor(Journaled):
     def carry_on(self, s: int) -> None:
         """Do what is left to do for symbol s, step by step, until nothing is or something must be waited for."""
         for _ in range(MOST_STEPS):
+            self._move_dust(s)
             step = next_step(self.state, s, self.told.offers(s, self.state.held(s)))
             if step == NOTHING or not self._carry_out(s, step):
                 break
         self._note_protection(s)
+
+    def _move_dust(self, s: int) -> None:
+        too_little = self.told.offers(s, self.state.held(s)).dust
+        entries = dust_entries(self.state, s, too_little, self.now(), self.session_id)
+        if entries:
+            self.append(entries)
 
     def _carry_out(self, s: int, step: Step) -> bool:
         """Whether something changed, so that the plan may go on."""

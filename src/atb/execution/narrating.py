@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from atb.execution.dust import is_dust
 from atb.execution.fills import Event
 from atb.execution.state import TradingState
 from atb.ledger.entries import Entry
@@ -19,6 +20,9 @@ def narrate(entry: Entry, state: TradingState) -> Event | None:
 
 def _fill(entry: Entry, state: TradingState) -> Event:
     body = entry.body
+    if is_dust(body):
+        where = "kept apart: too little to be sold" if body["side"] == "sell" else "taken to what is held now"
+        return Event("info", "dust", f"{body['symbol']}: {plain(body['qty'])} {body['base']} of dust is {where}")
     side = "bought" if body["side"] == "buy" else "sold"
     reason = body.get("reason") or "fill"
     return Event(

@@ -16,6 +16,7 @@ from atb.core.errors import Disagreement
 from atb.core.orders import Balance, SeenOrder, SeenTransfer
 from atb.core.types import Symbol, symbol_for
 from atb.execution.adopting import is_ours
+from atb.execution.dust import is_dust
 from atb.execution.external import FOREIGN, IN_KIND
 from atb.execution.traded import Traded
 from atb.ledger.entries import Entry
@@ -71,7 +72,7 @@ class Verdict(NamedTuple):
         first, more = self.unexplained[0], len(self.unexplained) - 1
         what = f"{first.subject}: the ledger and the exchange disagree, {first.explanation}"
         if first.database is not None and first.exchange is not None:
-            what += f" ({first.database:f} here, {first.exchange:f} there)"
+            what += f" ({first.database.normalize():f} here, {first.exchange.normalize():f} there)"
         what += f", and {more} more." if more else "."
         return Disagreement(what, f"Look, and if it is right so, accept it: {command}")
 
@@ -84,7 +85,7 @@ def order_lines(entries: Iterable[Entry]) -> list[Line]:
         if entry.kind == "intent":
             qty, why = Decimal(body["qty"]), f"an order of this account that was not in the ledger: {body['purpose']}"
             lines.append(Line(f"{body['symbol']} {body['client_order_id']}", None, qty, qty, why, BOOK))
-        elif entry.kind == "fill" and body["reason"] != IN_KIND:
+        elif entry.kind == "fill" and body["reason"] != IN_KIND and not is_dust(body):
             qty = Decimal(body["qty"])
             hand = ", by hand" if body["reason"] == FOREIGN else ""
             why = (

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -21,6 +21,7 @@ from atb.core.errors import Disagreement, ExchangeRefused, ExchangeUnavailable, 
 from atb.core.orders import SeenTransfer
 from atb.core.types import Symbol, symbol_for
 from atb.execution.adopting import is_ours, unknown_entries
+from atb.execution.dust import dust_back
 from atb.execution.executor import Executor
 from atb.execution.external import Cause, by_hand, cash, coins, first_entries
 from atb.execution.fills import NOT_TOLD, OVERLAP_MS, Event, was_before
@@ -63,7 +64,9 @@ class Reconciler:
         """
         if self.state.begun is None and not self.state.books.history:
             self._begin(money, resume)
-        self.executor.append(self._adopted())
+        adopted = self._adopted()
+        self.executor.append(self._dust_of(adopted))
+        self.executor.append(adopted)
         self._settle()
         verdict = self.look()
         for _ in range(LOOKS - 1):
@@ -106,6 +109,14 @@ class Reconciler:
         since = _ms(self._since) - OVERLAP_MS
         e = self.executor
         return unknown_entries(e.broker, e.identity, self._symbols, self.state.books.orders, since, e.session_id)
+
+    def _dust_of(self, adopted: Sequence[Entry]) -> list[Entry]:
+        """Positions that the ledger does not know were begun with the dust that was there, and sold with it."""
+        out: dict[int, list[Entry]] = {}
+        for fill in (entry for entry in adopted if entry.kind == "fill"):
+            s = self.state.index[fill.body["market"], fill.body["symbol"]]
+            out.setdefault(s, dust_back(self.state, s, fill.at, self.executor.session_id))
+        return [entry for entries in out.values() for entry in entries]
 
     def _settle(self) -> None:
         """Until it is known what became of each order."""

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from atb.engine.records import Rules
 from atb.execution.authority import WAIT_S, wait_for_authority
 from atb.execution.executor import Event, Executor, Journal, catch_up
 from atb.execution.halt_file import HaltFile
+from atb.execution.offers import OFFSET
 from atb.execution.spool import Spool
 from atb.execution.spooling_journal import PATIENCE_S, SpoolingJournal
 from atb.execution.state import TradingState
@@ -35,7 +36,8 @@ LEASE_S = 60.0  # of a session that nobody says otherwise of
 
 @dataclass(frozen=True)
 class Wish:
-    """What a session is to trade, and as whom. config: all that it follows, for the ledger."""
+    """What a session is to trade, and as whom. config: all that it follows, for the ledger. stop_offset: of stop-limits, how
+    far the limit is below the stop, as a share of it."""
 
     account: str
     venue: str
@@ -47,6 +49,7 @@ class Wish:
     config: Mapping[str, Any]
     initial_balance: Decimal
     key_identity: str = ""
+    stop_offset: Decimal = OFFSET
 
     @property
     def quote(self) -> str:
@@ -128,7 +131,7 @@ def open_session(
         through = _through_spool(journal, account, home, tell)
         state = TradingState(wish.traded, wish.rules, wish.quote)
         _replay(journal, state, wish, number, moment(clock.now_ms()))
-        executor = Executor(broker(state), through, state, wish.identity, number, tell)
+        executor = Executor(broker(state), through, state, wish.identity, number, tell, wish.stop_offset)
         if home is not None:
             journal.patience_s = min(patience_s, PATIENCE_S)
             executor.halted = HaltFile(home, account.name).why
@@ -159,6 +162,7 @@ def _let_go(journal: SteadyJournal, epoch: int) -> None:
 def _replay(journal: SteadyJournal, state: TradingState, wish: Wish, number: int, at: datetime) -> None:
     """Fold what is there; then the account's first money, if it is on paper and has none, and the beginning."""
     catch_up(journal, state)
+    at = _after_all(state, at)
     _refuse_unmanaged(state, wish)
     entries = []
     if state.seq == 0 and wish.environment == "paper":
@@ -177,6 +181,12 @@ def _replay(journal: SteadyJournal, state: TradingState, wish: Wish, number: int
     entries.append(Entry(f"session:{number}", "session", at, opening, number))
     journal.append(entries)
     catch_up(journal, state)
+
+
+def _after_all(state: TradingState, at: datetime) -> datetime:
+    """`at`; where the clock was set back, a moment after the last beginning: the latest session is the one begun last."""
+    latest = state.books.latest
+    return at if latest is None else max(at, latest.opened_at + timedelta(microseconds=1))
 
 
 def _refuse_unmanaged(state: TradingState, wish: Wish) -> None:

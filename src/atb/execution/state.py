@@ -21,6 +21,7 @@ from atb.engine.records import Position, Rules
 from atb.engine.risk import round_down
 from atb.engine.rules import make_market
 from atb.engine.stepper import Stepper
+from atb.execution.dust import dust_change, is_dust
 from atb.execution.traded import Traded, traded_from
 from atb.ledger.entries import Entry
 from atb.ledger.fold import Account
@@ -60,6 +61,7 @@ class TradingState:
         self.booked: list[set[tuple[str, str]]] = [set() for _ in self.traded]
         self.filled_ms: dict[int, int] = {}  # by symbol the time of the latest of them
         self.adopted: set[str] = set()  # client ids of orders that were found at the exchange
+        self.dust: dict[str, Decimal] = {}  # by asset, what was too little to be sold (execution.dust)
         self.begun: datetime | None = None  # when the account had its first money; what was traded before was not by it
 
     def fresh(self) -> TradingState:
@@ -83,7 +85,9 @@ class TradingState:
         money = self._money() if moves else (ZERO, ZERO, ZERO)
         touched = self.books.apply(seq, entry)
         self.seq = seq
-        if entry.kind == "fill" and s is not None and not entry.body.get("provisional"):
+        if (moved := dust_change(entry)) is not None:
+            self.dust[moved[0]] = self.dust.get(moved[0], ZERO) + moved[1]
+        if entry.kind == "fill" and s is not None and not entry.body.get("provisional") and not is_dust(entry.body):
             self.booked[s].add((entry.body["side"], entry.body["venue_trade_id"]))
             self.filled_ms[s] = max(in_ms(entry.at), self.filled_ms.get(s, 0))
         if touched.refolded:
@@ -184,6 +188,7 @@ class TradingState:
         config = json.loads(body.get("config") or "{}") if body["action"] == "open" else {}
         if "rules" in config:
             self.stepper.rules = Rules(**config["rules"])
+            self.stepper.holds_when_halted = config.get("on_halt") == "hold"
         for known in config.get("markets", ()):
             self._trade_by(*traded_from(known))
 

@@ -36,17 +36,20 @@ class Options(NamedTuple):
 
 
 class Loop:
-    """A session that trades. `stop` is set by whoever ends it; `each` is called at the end of every cycle."""
+    """A session that trades. `stop` is set by whoever ends it; `compare` looks in every cycle for what others did to the
+    account, `each` is called at its end."""
 
     def __init__(
         self, session: Session, trader: Trader, feed: Feed, market: PaperMarket | None, clock: Clock, options: Options,
         status: Status, tell: Callable[[Event], None], each: Callable[[], None] = lambda: None,
+        compare: Callable[[], object] = lambda: None,
     ) -> None:  # fmt: skip
         self.session, self.trader, self.feed, self.market = session, trader, feed, market
         self.clock, self.options, self.status, self.tell, self.each = clock, options, status, tell, each
+        self.compare = compare
         self.stop = threading.Event()
         self._blocked = ""
-        session.executor.no_entries = lambda: self._blocked
+        session.executor.no_entries = lambda: self._blocked or self._too_late()
 
     def run(self) -> None:
         """Until `stop` is set. What is held then stays held and protected, unless it is to be closed."""
@@ -86,6 +89,7 @@ class Loop:
         else:
             self.trader.look(self.clock.now_ms())
         self._watch()
+        self.compare()
         self.session.renew()
 
     def close_all(self) -> None:
@@ -110,13 +114,9 @@ class Loop:
             self.market.play(row)
         elif last:
             self.session.executor.pull()
-        closed_ms = row.open_ms + self.feed.step_ms
-        age_s = (self.feed.exchange_now_ms() - closed_ms) / 1000
-        if last and age_s > self.options.fresh_s:
-            self._blocked = self._blocked or f"the candle that was decided on closed {age_s:.0f} s ago"
         self.trader.close(row.open_ms, row.windows, act=last or self.market is not None)
         for name in row.windows:
-            self.status.candle_closed(name, closed_ms)
+            self.status.candle_closed(name, row.open_ms + self.feed.step_ms)
 
     def _watch(self) -> None:
         running = self.feed.running()
@@ -133,6 +133,14 @@ class Loop:
             return f"trading is switched off ({disabled})"
         stale = self.feed.stale(self.clock.now_ms())
         return f"nothing new is known of {' '.join(stale)}" if stale else ""
+
+    def _too_late(self) -> str:
+        """A decision from before an outage enters nothing. (On paper it is played when it was made.)"""
+        decided_ms = self.session.state.last_open_ms
+        if self.market is not None or decided_ms is None:
+            return ""
+        age_s = (self.feed.exchange_now_ms() - decided_ms - self.feed.step_ms) / 1000
+        return f"the candle that was decided on closed {age_s:.0f} s ago" if age_s > self.options.fresh_s else ""
 
     def _judge_exchange(self, now_ms: int) -> None:
         if self.feed.trouble:

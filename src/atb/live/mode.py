@@ -20,6 +20,11 @@ class Asked(NamedTuple):
     own_server: bool  # the database is atb's embedded one
     embedded_allowed: bool  # --use-embedded-database
 
+    @property
+    def unmeant(self) -> bool:
+        """Whether it is paper without anybody having said so."""
+        return not self.paper and not self.enabled
+
 
 class Unmanaged(NamedTuple):
     """A real account of this database with something open."""

@@ -12,6 +12,7 @@ from atb.core.errors import DataError, UsageError
 from atb.core.timeframe import align_down, in_ms, timeframe_ms
 from atb.engine.records import Rules
 from atb.engine.stepper import Stepper
+from atb.execution.dust import PREFIX as DUST
 from atb.execution.state import TradingState
 from atb.execution.traded import Traded, traded_from
 from atb.ledger.accounts import AccountRow, all_accounts
@@ -212,7 +213,7 @@ def _executions(state: TradingState, timeframe: str) -> list[Execution]:
     for s, traded in enumerate(state.traded):
         by_order: dict[str, list[Fill]] = {}
         for fill in state.books.history.get((traded.symbol.market, traded.symbol.id), []):
-            if fill.effective:
+            if fill.effective and not fill.venue_trade_id.startswith(DUST):
                 by_order.setdefault(fill.client_order_id or fill.id, []).append(fill)
         for name, fills in by_order.items():
             out.append(_execution(s, traded, fills, state.books.orders.get(name), timeframe))

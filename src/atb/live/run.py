@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from atb.core.errors import DatabaseError, Fenced, UsageError
+from atb.core.errors import DatabaseError, ExchangeUnavailable, Fenced, UsageError
 from atb.core.timeframe import Clock, ManualClock, moment, timeframe_ms
 from atb.execution.engines import registered
 from atb.execution.executor import Event
+from atb.execution.reconcile import Verdict
 from atb.execution.session import Session, Wish, open_session
 from atb.execution.state import TradingState
 from atb.ledger.connect import Where
@@ -28,6 +29,7 @@ from atb.live.picture import picture
 from atb.live.prepare import Ready, facts
 from atb.live.redact import Redactor
 from atb.live.screen import Looks, open_screen
+from atb.live.start import agree, check_key, check_money, resumed
 from atb.live.status import About, Status
 from atb.live.teller import Teller
 from atb.live.trader import Trader
@@ -42,7 +44,7 @@ class Around(NamedTuple):
     """What a session meets. broker: the account at the exchange, None on paper.
 
     feed: market data, given the last row that was decided and who is told. disabled: where trading is switched off, empty
-    where nowhere. secrets: what must never be shown.
+    where nowhere. show: the verdict of the start, for people. secrets: what must never be shown.
     """
 
     where: Where
@@ -52,6 +54,7 @@ class Around(NamedTuple):
     broker: Broker | None
     feed: Callable[[int | None, Callable[[Event], None]], Feed]
     disabled: Callable[[], str]
+    show: Callable[[Verdict], None]
     secrets: Sequence[str]
     stream: TextIO
     looks: Looks
@@ -95,10 +98,12 @@ def trade(ready: Ready, around: Around, stop: Callable[[Callable[[], None]], Non
     """Trade until somebody ends it. `stop` is given what ends the loop after the cycle that runs."""
     shown = Shown(ready, around)
     try:
+        if around.broker is not None:
+            check_key(around.broker, shown.teller)
         paper = ManualClock(0)
         session = open_session(
             around.where, _wish(ready), around.clock, _broker(ready, around, paper), shown.teller, patience_s=PATIENCE_S,
-            lease_s=lease_s(ready.asked.check_interval_s),
+            lease_s=lease_s(ready.asked.check_interval_s), home=around.home,
         )  # fmt: skip
         shown.opened(session, around.where)
         with _ended(session, around.clock):
@@ -110,10 +115,15 @@ def trade(ready: Ready, around: Around, stop: Callable[[Callable[[], None]], Non
 def _trade(
     ready: Ready, around: Around, shown: Shown, session: Session, paper: ManualClock, stop: Callable[[Callable[[], None]], None]
 ) -> None:  # fmt: skip
-    asked, tell, state = ready.asked, shown.teller, session.state
+    asked, tell = ready.asked, shown.teller
+    _say(facts(ready, around.where.shown), tell)
+    reconciler = None if around.broker is None else agree(session, asked, around.show, tell)
+    state = session.state
+    check_money(state)
+    _say(resumed(state, asked), tell)
     shown.server.start_or_warn(may_fail=any(state.held(s) for s in range(state.count)))
     feed = around.feed(state.last_open_ms, tell.speaking_as("Feed"))
-    feed.prepare()
+    _prepare(feed)
     for series in feed.series:
         shown.status.candle_closed(series.symbol.id, series.until_ms)
     trader = Trader(session.executor, ready.strategies, asked.timeframe)
@@ -121,17 +131,30 @@ def _trade(
     if around.broker is None:
         market = PaperMarket(feed, session.executor.broker, paper, state, trader.look)  # type: ignore[arg-type]
     options = Options(asked.check_interval_s, around.disabled, asked.close_on_exit)
-    loop = Loop(session, trader, feed, market, around.clock, options, shown.status, tell, shown.each_cycle)
+    compare = reconciler.look if reconciler else lambda: None
+    loop = Loop(session, trader, feed, market, around.clock, options, shown.status, tell, shown.each_cycle, compare)
     stop(loop.stop.set)
     shown.status.update(**picture(session, feed, around.clock.now_ms()))
     shown.screen.start()
-    for name, text in facts(ready, around.where.shown).items():
-        tell(Event("info", name.replace(" ", "_"), text))
     with registered(
         around.home, account=session.account.name, session_id=session.id, database=around.where.shown,
         health_port=shown.server.port,
     ):  # fmt: skip
         loop.run()
+
+
+def _prepare(feed: Feed) -> None:
+    try:
+        feed.prepare()
+    except ExchangeUnavailable as error:
+        raise ExchangeUnavailable(
+            error.what, "Nothing was entered; what rests at the exchange rests. Start again when it answers."
+        ) from None
+
+
+def _say(facts: Mapping[str, str], tell: Callable[[Event], None]) -> None:
+    for name, text in facts.items():
+        tell(Event("info", name.replace(" ", "_"), text))
 
 
 @contextlib.contextmanager
@@ -160,7 +183,7 @@ def _wish(ready: Ready) -> Wish:
     balance = BALANCE if asked.initial_balance is None else Decimal(repr(asked.initial_balance))
     return Wish(
         ready.account, asked.venue, ready.mode.environment, ready.traded, ready.rules, asked.strategy, asked.timeframe,
-        ready.config, balance, ready.key_identity,
+        ready.config, balance, ready.key_identity, Decimal(repr(asked.stop_offset)),
     )  # fmt: skip
 
 

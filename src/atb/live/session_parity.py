@@ -20,6 +20,7 @@ from atb.core.timeframe import iso_minute
 from atb.core.words import counted
 from atb.engine.candles import Candles, Floats
 from atb.engine.reasons import REASON_NAMES
+from atb.execution.dust import PREFIX as DUST
 from atb.live.causes import Cause, Scene, because, commands, of_decision, of_signal
 from atb.live.fill_causes import of_pair
 from atb.live.made import Made, Pair, Tape, paired
@@ -217,9 +218,9 @@ class _Comparison:
             self._differs(now.open_ms, name, "command", text, "none", cause)
 
     def _money(self, scene: Scene, now: Close) -> bool:
-        """Whether money came or went that no execution moved."""
-        moved = [e.body for e in scene.entries if e.kind == "adjustment" and e.body["type"] != "external"]
-        for body in moved:
+        """Whether money came or went that no execution moved. (What is left of a lot is kept apart, and that is no event.)"""
+        moved = [e for e in scene.entries if e.kind == "adjustment" and e.body["type"] != "external"]
+        for body in [e.body for e in moved if not e.id.startswith(DUST)]:
             text = f"{body['type']} of {body['amount']} {body['asset']}"
             self._differs(now.open_ms, "", "money", text, "none", because("money", body["reason"]))
         return bool(moved) or any(e.kind in ("reversal", "attribution") for e in scene.entries)

@@ -56,7 +56,9 @@ def made(options: argparse.Namespace) -> Exchange:
         if options.coinbase:
             coinbase.open_account(exchange, account, deposits)
         else:
-            exchange.open_account(account, deposits)
+            exchange.open_account(account, deposits, may_withdraw=options.may_withdraw)
+    for market in exchange.markets.values() if options.halted else ():
+        market.status = "HALT"
     exchange.clock.run(options.factor)
     return exchange
 
@@ -74,6 +76,8 @@ def read(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--timeframe", default="1h", choices=LENGTH_MS)
     parser.add_argument("--coinbase", action="store_true", help="keys and fees as there")
     parser.add_argument("--walk", type=float, default=0.0, metavar="BPS", help="move by about this in each tick")
+    parser.add_argument("--may-withdraw", action="store_true", help="that is what the keys may do, too")
+    parser.add_argument("--halted", action="store_true", help="nothing trades")
     options = parser.parse_args(arguments)
     options.symbol = options.symbol or ["BTCUSDT:BTC:USDT:40000"]
     options.account = options.account or ["main"]

@@ -1,0 +1,76 @@
+"""What is left of a position and cannot be sold: less than a lot, or too little for the exchange. Fees in base leave it.
+
+It is moved out of the position, at the last price and without profit or loss, so that the position is closed and its trade is
+told. It is kept apart in the account's other assets, and moved into the next position of its symbol, which can sell it then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from atb.ledger.entries import Entry, fill_id
+from atb.ledger.records import exactly, rounded
+
+if TYPE_CHECKING:
+    from atb.execution.state import TradingState
+
+ZERO = Decimal(0)
+PREFIX = "dust:"  # of the ids of its entries, and of the trade ids of its fills: no exchange has such
+REASON = "dust"
+
+
+def is_dust(body: Mapping[str, Any]) -> bool:
+    """Whether a fill moved dust, and traded nothing."""
+    return str(body["venue_trade_id"]).startswith(PREFIX)
+
+
+def dust_change(entry: Entry) -> tuple[str, Decimal] | None:
+    """The asset of which dust came or went by an entry, and how much."""
+    if entry.kind != "adjustment" or not entry.id.startswith(PREFIX) or entry.body["type"] != "external":
+        return None
+    return entry.body["asset"], Decimal(entry.body["amount"])
+
+
+def dust_entries(state: TradingState, s: int, too_little: bool, at: datetime, session_id: int | None) -> list[Entry]:
+    """What moves the dust of symbol s, if it is to be moved now. too_little: the exchange says that what is held is."""
+    if state.working[s]:
+        return []
+    p, held = state.position(s), state.held(s)
+    if p.target_qty == 0 and held > 0 and (p.qty == 0 or too_little):
+        return _moved(state, s, -held, at, session_id)
+    return dust_back(state, s, at, session_id) if p.qty > 0 and p.target_qty == p.qty else []
+
+
+def dust_back(state: TradingState, s: int, at: datetime, session_id: int | None) -> list[Entry]:
+    """What moves the dust of symbol s, if there is any, into its position."""
+    base = state.traded[s].symbol.base
+    there = min(state.dust.get(base, ZERO), state.books.assets.get(base, ZERO))
+    return _moved(state, s, there, at, session_id) if there > 0 else []
+
+
+@exactly
+def _moved(state: TradingState, s: int, qty: Decimal, at: datetime, session_id: int | None) -> list[Entry]:
+    """Of `qty` base units, negative: out of the position."""
+    symbol, books = state.traded[s].symbol, state.books
+    last = books.history[symbol.market, symbol.id][-1]
+    at = last.at if qty < 0 and last.side == "sell" else at  # the trade ended when it was sold
+    name, side, price = (
+        f"{PREFIX}{symbol.id}:{state.seq + 1}",
+        "buy" if qty > 0 else "sell",
+        books.prices[symbol.market, symbol.id],
+    )
+    fill = {
+        "symbol": symbol.id, "market": symbol.market, "base": symbol.base, "side": side, "qty": abs(qty), "price": price,
+        "venue_trade_id": name, "reason": last.reason, "evidence": REASON,
+    }  # fmt: skip
+    apart = {"type": "external", "asset": symbol.base, "amount": -qty}
+    worth = {"type": "deposit" if qty > 0 else "withdrawal", "asset": books.quote, "amount": rounded(qty * price)}
+    why = {"reason": REASON, "evidence": "too little to be sold" if qty < 0 else "sold with the next position"}
+    return [
+        Entry(fill_id(symbol.id, side, name, symbol.market), "fill", at, fill, session_id),
+        Entry(name, "adjustment", at, apart | why, session_id),
+        Entry(f"{name}:worth", "adjustment", at, worth | why, session_id),
+    ]

@@ -1,0 +1,266 @@
+"""`atb live` with real orders at the loopback exchange, as a process: from the verdict of the start to what is resumed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.database import Postgres, postgres
+from tests.integration.shell import Shell
+from tests.integration.test_live_trading import ROOT, ended, health, until
+from tests.venue.exchange import LENGTH_MS
+
+pytest.importorskip("ccxt")
+MINUTE_MS = 60_000
+BEFORE_CLOSE_MS = 48_000  # of a minute: an engine that starts then is there when its candle closes
+ABOVE = '''
+"""Long while the close is above a level."""
+
+import numpy as np
+
+from atb.engine.candles import Candles, Floats
+from atb.strategy import Strategy, param
+
+
+class Above(Strategy):
+    """Long while the close is above a level, and out below it."""
+
+    level: float = param(39_000.0, 0.0, 1e9, "quote")
+
+    @property
+    def lookback_bars(self) -> int:
+        return 2
+
+    def signals(self, candles: Candles) -> Floats:
+        return np.where(candles.close > self.level, 1.0, -1.0)
+'''
+OFTEN = ("--timeframe", "1m", "--check-interval", "1", "--health-port", "0")
+LIVE = ("live", "above", "--symbol", "BTCUSDT", *OFTEN)
+COINBASE = ("--coinbase", "--symbol", "BTC-USD:BTC:USD:40000", "--balance", "USD=10000")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    with postgres(tmp_path_factory.mktemp("postgres")) as running:
+        yield running
+
+
+class Place:
+    """The exchange, a process of its own, and the shell of somebody who has an account there."""
+
+    def __init__(self, server: Postgres, folder: Path, *options: str, timeframe: str = "1m") -> None:
+        length = LENGTH_MS[timeframe]
+        now = int(time.time() * 1000) // length * length + length - MINUTE_MS + BEFORE_CLOSE_MS
+        command = [sys.executable, "-m", "tests.venue.exchange", "--timeframe", timeframe, "--history", "300"]
+        command += ["--walk", "0.2", "--now-ms", str(now), *options]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.told = json.loads(self.process.stdout.readline())
+        self.venue, self.symbol = ("coinbase", "BTC-USD") if "--coinbase" in options else ("binance", "BTCUSDT")
+        name = self.venue.upper()
+        secrets = {f"{name}_API_KEY": self.told["key"], f"{name}_API_SECRET": self.told["secret"]}
+        self.shell = Shell(
+            folder, DATABASE_URL=server.url(server.database()), ENABLE_TRADING="true", **secrets,
+            **{f"ATB_{name}_API_URL": self.told["url"]},
+        )  # fmt: skip
+        (self.shell.work / "strategies").mkdir()
+        (self.shell.work / "strategies" / "above.py").write_text(ABOVE)
+
+    def control(self, what: str, **asked: Any) -> Any:
+        request = urllib.request.Request(f"{self.told['url']}/control/{what}", json.dumps(asked).encode())
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    @property
+    def account(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.told['url']}/control/state", timeout=10) as answer:
+            state = json.load(answer)
+        assert state["broken"] == []
+        return dict(state["accounts"]["main"])
+
+    def total(self, asset: str) -> Decimal:
+        found = self.account["balances"][asset]
+        return Decimal(found["free"]) + Decimal(found["locked"])
+
+    @property
+    def resting(self) -> list[dict[str, Any]]:
+        return [order for order in self.account["orders"] if order["status"] == "NEW"]
+
+    @property
+    def bought(self) -> list[dict[str, Any]]:
+        return [order for order in self.account["orders"] if order["side"] == "BUY"]
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        return self.shell.start("live", "above", "--provider", self.venue, "--symbol", self.symbol, *OFTEN, *args)
+
+    def buy(self) -> subprocess.Popen[str]:
+        """An engine that runs, and holds what it bought."""
+        process = self.start()
+        until(lambda: self.resting, "a stop that rests")
+        return process
+
+    def just_before_a_close(self) -> None:
+        now = self.control("clock")["now_ms"]
+        rest = now % MINUTE_MS
+        self.control("clock", advance_ms=(BEFORE_CLOSE_MS - rest) % MINUTE_MS)
+
+    def query(self, sql: str) -> str:
+        return self.shell("db", "query", sql, ok=True).out.strip()
+
+    def agrees(self) -> None:
+        ran = self.shell("live", "sync-balance", "--provider", self.venue)
+        assert ran.code == 0, ran
+        self.shell("db", "verify", ok=True)
+
+
+@pytest.fixture
+def place(server: Postgres, tmp_path: Path) -> Iterator[Place]:
+    made = Place(server, tmp_path)
+    yield made
+    made.process.kill()
+    made.process.communicate()
+
+
+def killed(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def answering(place: Place) -> dict[str, Any]:
+    """What /health says of the engine that runs. (Its clock is not the exchange's here, and that it says, too.)"""
+    told: dict[str, Any] = until(lambda: (h := health(place.shell))["code"] and h, "an answer")
+    return told
+
+
+def stopped(process: subprocess.Popen[str]) -> tuple[str, str]:
+    process.send_signal(signal.SIGTERM)
+    code, out, err = ended(process)
+    assert code == 0, err
+    return out, err
+
+
+@pytest.mark.parametrize("options", [(), COINBASE], ids=["binance", "coinbase"])
+def test_bought_protected_killed_resumed_and_sold(server: Postgres, tmp_path: Path, options: tuple[str, ...]) -> None:
+    place = Place(server, tmp_path, *options)
+    try:
+        bought_and_sold(place)
+    finally:
+        killed(place.process)
+
+
+def bought_and_sold(place: Place) -> None:
+    killed(place.buy())
+    (stop,) = place.resting
+    held = place.total("BTC")
+    assert Decimal(stop["origQty"]) == held // Decimal("0.00001") * Decimal("0.00001")
+    place.control("price", symbol=place.symbol, price="38900")  # below the level, above the stop
+    place.just_before_a_close()
+    again = place.start("--resume-from-last-balance")
+    until(lambda: not place.resting and place.total("BTC") < Decimal("0.00001"), "sold")
+    until(lambda: place.query("SELECT count(*) FROM trades") == "1", "the trade in the ledger")
+    out, _ = stopped(again)
+    assert "holds 0.0" in out and "BTC" in out  # what was resumed
+    assert len(place.bought) == 1
+    place.agrees()
+
+
+def test_what_nothing_explains_refuses_to_start_with_everything_protected(place: Place) -> None:
+    killed(place.buy())
+    place.control("move", account="main", kind="withdrawal", asset="USDT", amount="77", told=False)
+    ran = place.shell(*LIVE)
+    assert ran.code == 7 and "sync-balance --provider binance --accept" in ran.err
+    assert "-77" in ran.out and "refuse" in ran.out
+    assert len(place.resting) == 1
+    accepted = place.shell("live", "sync-balance", "--provider", "binance", "--accept", "--reason", "for the rent")
+    assert accepted.code == 0, accepted
+    process = place.start()
+    assert answering(place)["active_positions"] == 1
+    stopped(process)
+    place.agrees()
+
+
+@pytest.mark.parametrize(("minutes", "buys"), [(1, True), (10, False)])
+def test_a_decision_that_was_not_carried_out_is_forgotten_after_five_minutes(
+    server: Postgres, tmp_path: Path, minutes: int, buys: bool
+) -> None:
+    place = Place(server, tmp_path, timeframe="1h")
+    try:
+        hourly = ("live", "above", "--symbol", "BTCUSDT", "--check-interval", "1", "--health-port", "0")
+        process = place.shell.start(*hourly, env={**place.shell.env, "DISABLE_TRADING": "true"})
+        until(lambda: "switched off" in place.query("SELECT message FROM events"), "an entry that is blocked")
+        killed(process)
+        assert place.bought == []
+        place.control("clock", advance_ms=minutes * MINUTE_MS)
+        process = place.shell.start(*hourly)
+        if buys:
+            until(lambda: place.resting, "a stop that rests")
+        else:
+            until(lambda: "s ago" in place.query("SELECT message FROM events"), "an entry that is blocked")
+            assert place.bought == []
+        stopped(process)
+        place.agrees()
+    finally:
+        killed(place.process)
+
+
+def test_what_the_owner_does_meanwhile_is_seen_within_a_cycle(place: Place) -> None:
+    process = place.buy()
+    place.control("move", account="main", kind="deposit", asset="USDT", amount="250")
+    until(lambda: place.query("SELECT count(*) FROM adjustments WHERE amount = 250") == "1", "the deposit")
+    place.control("order", account="main", symbol="BTCUSDT", side="BUY", qty="0.01")
+    until(lambda: "by no order of this account" in place.query("SELECT message FROM events"), "the purchase")
+    assert answering(place)["exchange"]["status"] == "ok"
+    stopped(process)
+    place.agrees()
+
+
+def test_paper_beside_a_real_account_tells_what_a_real_start_would_find(place: Place) -> None:
+    killed(place.buy())
+    place.control("move", account="main", kind="deposit", asset="USDT", amount="250")
+    before = place.query("SELECT count(*) FROM entries")
+    process = place.start("--paper-trading")
+    until(lambda: place.query("SELECT count(*) FROM trading_sessions WHERE mode = 'paper'") == "1", "a session")
+    out, err = stopped(process)
+    assert "250" in out and "differs from the exchange; nothing was written there" in err
+    real = "SELECT count(*) FROM entries JOIN accounts ON accounts.id = account_id WHERE environment = 'real'"
+    assert place.query(real) == before and len(place.resting) == 1
+
+
+def test_how_much_of_the_money_it_may_trade_with(place: Place) -> None:
+    process = place.start("--initial-balance", "2000")
+    assert answering(place)["balance"] == 2000.0
+    stopped(process)
+    process = place.start("--initial-balance", "5000")
+    assert answering(place)["balance"] < 2100.0
+    assert "counts for a new account" in stopped(process)[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (("--balance", "USDT=3"), 2, "3.00 USDT to trade with, and the smallest order"),
+        (("--balance", "BTC=1"), 2, "0 USDT to trade with"),
+        (("--may-withdraw",), 2, "may withdraw"),
+        (("--halted",), 5, "BTCUSDT"),
+    ],
+)
+def test_starts_that_are_refused(
+    server: Postgres, tmp_path: Path, options: tuple[str, ...], code: int, says: str
+) -> None:
+    place = Place(server, tmp_path, *options)
+    try:
+        ran = place.shell(*LIVE)
+        assert (ran.code, says in ran.err) == (code, True), ran
+        assert place.account["orders"] == []
+    finally:
+        killed(place.process)
