@@ -68,6 +68,15 @@ class TradingState:
         """The state before its first entry."""
         return type(self)(*self.begun_with, self.books.quote)
 
+    def take_over(self) -> None:
+        """All that any session traded is this one's to look after."""
+        self.count = len(self.traded)
+        self.begun_with = list(self.traded), self.begun_with[1]
+
+    def learn(self, traded: Traded) -> None:
+        """What the exchange demands now of a symbol's orders."""
+        self._trade_by(*traded)
+
     def position(self, s: int) -> Position:
         return self.stepper.positions[s]
 
