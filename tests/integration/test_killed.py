@@ -15,7 +15,7 @@ import pytest
 from tests.database import Postgres
 from tests.integration.account_case import check
 from tests.integration.test_live_trading import until
-from tests.integration.test_real_money import Place, killed, server, stopped  # noqa: F401
+from tests.integration.test_real_money import Place, answering, killed, server, stopped  # noqa: F401
 
 HIGH, LOW = "40500", "38900"  # above the strategy's level and below it, and above its stop
 LONGEST_S = 18.0  # from a start to a kill: a candle closes 12 s after one begins
@@ -25,7 +25,14 @@ FAULTS = (
     {"kind": "reset", "done": True, "probability": 0.15, **POST},
     {"kind": "reset", "done": False, "probability": 0.1, **POST},
     {"kind": "status", "status": 503, "done": True, "probability": 0.1, **POST},
-    {"kind": "refused", "probability": 0.15, "where": "STOP_LOSS", "code": -2010, "message": "Stop is rejected.", **POST},
+    {
+        "kind": "refused",
+        "probability": 0.15,
+        "where": "STOP_LOSS",
+        "code": -2010,
+        "message": "Stop is rejected.",
+        **POST,
+    },
     {"kind": "vanished", "probability": 0.2, "where": "STOP_LOSS", "seconds": 2, **POST},
     {"kind": "part then cancelled", "probability": 0.2, "where": "MARKET", **POST},
     {"kind": "unseen", "path": "/api/v3/myTrades", "probability": 0.2, "seconds": 2},
@@ -72,6 +79,7 @@ class Victim:
         if self.price == LOW:
             self.turn()
         self.process = self.place.start("--resume-from-last-balance")
+        answering(self.place)
         until(lambda: self.place.resting and self.place.total("BTC") > Decimal("0.01"), "a position with its stop")
         stopped(self.process)
 
@@ -86,7 +94,7 @@ def victim(server: Postgres, tmp_path: Path, request: pytest.FixtureRequest) -> 
         for process in (made.process, place.process):
             if process is not None:
                 with contextlib.suppress(ValueError):  # it has ended, and its pipes are closed
-                    killed(process)  # type: ignore[arg-type]
+                    killed(process)
 
 
 def many_lives(victim: Victim, kills: int) -> None:
