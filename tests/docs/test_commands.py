@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from tests.venue.loopback import Exchange, Loopback
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 HOUR_MS = 3_600_000
+WAIT_S = 60.0
 START_MS = 1_685_577_600_000  # 2023-06-01: enough before 2024-07 to train on
 
 
@@ -81,6 +83,9 @@ def test_the_commands_of_a_page_run(page: Path, folder: Path, exchange: Loopback
         (folder / "policy.toml").write_text(text)
     for command in commands(page):
         redirected = command.split(" > ")[0]
+        if is_endless(redirected):
+            lives_until_it_is_ended(redirected, folder, exchange)
+            continue
         done = subprocess.run(
             shlex.split(redirected),
             cwd=folder,
@@ -90,6 +95,49 @@ def test_the_commands_of_a_page_run(page: Path, folder: Path, exchange: Loopback
             check=False,
         )
         assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def is_endless(command: str) -> bool:
+    """Whether it trades at an exchange, until somebody ends it."""
+    words = shlex.split(command)
+    return words[1] == "live" and "--symbol" in words and not {"replay", "set-stop"} & set(words)
+
+
+def lives_until_it_is_ended(command: str, folder: Path, exchange: Loopback) -> None:
+    process = subprocess.Popen(
+        shlex.split(command), cwd=folder, env=environment(folder, exchange), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    end = time.monotonic() + WAIT_S
+    while not list((folder / "home" / "engines").glob("*.json")) and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0 and "PAPER TRADING" in err and "begins with" in out, f"{command}\n{out}{err}"
+
+
+def shown(page: Path) -> list[str]:
+    """The commands of a page that are shown with their prompt: what they answer depends on what there is."""
+    lines = [line for block in blocks(page, "console") for line in block.splitlines()]
+    commands = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    parts = [part for command in commands for part in command.split(" #")[0].split(" && ")]
+    return [part.split(" | ")[0] for part in parts if part.startswith("atb ")]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if shown(page)], ids=lambda page: page.name)
+def test_the_commands_that_a_page_shows_are_understood(page: Path) -> None:
+    """Each exists, with its options; what it does is tested where it is made."""
+    with ThreadPoolExecutor(2) as at_once:
+        for command, (code, text) in zip(shown(page), at_once.map(helped, shown(page)), strict=True):
+            assert code == 0 and "Usage" in text, f"{command}\n{text}"
+
+
+def helped(command: str) -> tuple[int, str]:
+    words = [*shlex.split(command)[1:], "--help"]  # which is asked for after the options were understood
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("atb")), *words], capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
 
 
 def test_the_readme_begins_with_targets_that_exist() -> None:

@@ -108,8 +108,8 @@ class Shell:
         roots = (self.work, self.home)
         return {str(p): p.read_bytes() for root in roots for p in sorted(root.rglob("*")) if p.is_file()}
 
-    def on_terminal(self, *args: object, columns: int = 80, **more: str) -> Ran:
-        """Run with a terminal for everything; `out` is what it shows, escape codes and all."""
+    def on_terminal(self, *args: object, columns: int = 80, typed: str = "", **more: str) -> Ran:
+        """Run with a terminal for everything; `out` is what it shows, escape codes and all. typed: by who sits there."""
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         env = {**self.env, "TERM": "xterm-256color", **more}
@@ -117,6 +117,7 @@ class Shell:
             [ATB, *map(str, args)], cwd=self.work, env=env, stdin=slave, stdout=slave, stderr=slave, close_fds=True
         )
         os.close(slave)
+        os.write(master, typed.encode())
         shown = b"".join(iter(lambda: _read(master), b""))
         os.close(master)
         return Ran(process.wait(TIMEOUT_S), shown.decode().replace("\r\n", "\n"), "")

@@ -14,6 +14,7 @@ import time
 from decimal import Decimal
 from pathlib import Path
 
+from atb.core.process import this_process
 from atb.core.timeframe import SystemClock
 from atb.execution.executor import Event
 from atb.live.health_pages import health_pages
@@ -47,7 +48,7 @@ class SmallEngine:
         folder = self.home / "engines"
         folder.mkdir(parents=True, exist_ok=True)
         account, port = self.status.snapshot.about.account, self.server.port
-        told = {"process": {"pid": os.getpid()}, "account": account, "session_id": 5, "health_port": port}
+        told = {"process": this_process()._asdict(), "account": account, "session_id": 5, "health_port": port}
         (folder / f"{os.getpid()}.json").write_text(json.dumps(told))
         self.screen.start()
         self.tell(Event("info", "started", "a small engine"))

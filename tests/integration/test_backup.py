@@ -120,6 +120,7 @@ def test_only_old_backups_of_ours_go(desk: Desk) -> None:
     for name in (old, other):
         os.utime(desk.backups / name, (0, 0))
     assert desk.shell("db", "backup", "--keep-days", 0).code == 2
+    assert desk.shell("db", "backup", "--keep-days", 10**30, ok=True).out.count("removed") == 0
     assert desk.shell("db", "backup", env={"DATABASE_URL": desk.server.url("nowhere")}).code == 6
     assert (desk.backups / old).exists() and "FAILED" in log_lines(desk)[-1]
     assert desk.shell("db", "backup", "--json", ok=True).json["removed"] == [old]
@@ -424,6 +425,10 @@ def test_a_restore_into_a_server_without_the_database(desk: Desk) -> None:
 def test_a_terminal_is_asked(desk: Desk) -> None:
     path = desk.backup()
     desk.quiet()
+    before = desk.sql("SELECT oid FROM pg_database WHERE datname = current_database()")
+    ran = desk.shell.on_terminal("db", "restore", path, typed="n\n")
+    assert ran.code == 130 and desk.sql("SELECT oid FROM pg_database WHERE datname = current_database()") == before
+    assert "kept as" in desk.shell.on_terminal("db", "restore", path, typed="y\n").out
     assert "kept as" in desk.shell.on_terminal("db", "restore", path, "--yes").out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,8 @@ from atb.ledger.entries import Entry
 from atb.ledger.query import ask
 from atb.ledger.version import REVISION
 from tests.database import START, Book, Postgres, book, postgres
-from tests.integration.shell import Shell
+from tests.integration.shell import Shell, plain
+from tests.integration.test_imports import HEAVY, imported
 
 LATEST = "SELECT id FROM trading_sessions ORDER BY start_time DESC LIMIT 1;"
 DRAWDOWN = (
@@ -170,7 +172,7 @@ def test_a_position_closed_by_hand(db: Shell, real_ledger: Book) -> None:
         (["--exit-price", "NaN"], "--exit-price 'NaN' is not a number"),
         (["--exit-price", "1", "--quantity", "0.2"], "--quantity 0.2 cannot be closed: 0.1 BTCUSDT is held"),
         (["--exit-price", "1", "--quantity", "0"], "--quantity 0 cannot be closed"),
-        (["--exit-price", "1", "--account", "no"], "is not held. Open positions: none at all"),
+        (["--exit-price", "1", "--account", "no"], "is not held by an account no. Open positions: BTCUSDT (paper:one)"),
         (["--exit-price", "1", "--exit-reason", " "], "--exit-reason is empty"),
         (["--exit-price", "1", "--fee-bps", "10000"], "--fee-bps 10000 is no fee"),
     ],
@@ -313,6 +315,20 @@ def test_emergency_close_all_of_a_paper_account(db: Shell, ledger: Book) -> None
     assert db("db", "verify").code == 0
 
 
+def test_on_a_terminal_an_emergency_close_asks_first(db: Shell, ledger: Book) -> None:
+    """What would be closed is shown; a no changes nothing at all, not even who has authority."""
+    args = ("db", "emergency-close-all", "--session-id", ledger.session)
+    before = db("db", "query", "SELECT epoch, halted FROM authority", ok=True).out
+    ran = db.on_terminal(*args, typed="n\n")
+    assert (
+        ran.code == 130 and "Close all of this?" in ran.out and "BTCUSDT" in ran.out and "nothing was done" in ran.out
+    )
+    assert db("db", "query", "SELECT epoch, halted FROM authority", ok=True).out == before
+    ran = db.on_terminal(*args, typed="y\n")
+    assert ran.code == 0 and "the last" in plain(ran.out)
+    assert db("db", "query", "SELECT halted, count(*) FROM authority, trades GROUP BY 1", ok=True).out == "t\t2\n"
+
+
 def test_what_is_recorded_for_a_paper_account_is_final(db: Shell, ledger: Book) -> None:
     """No exchange will ever tell of it."""
     db("db", "emergency-close-all", "--session-id", ledger.session, "--record-only", "--exit-price", "49000", ok=True)
@@ -438,6 +454,10 @@ def test_trades_made_by_hand_are_imported_once(db: Shell, ledger: Book) -> None:
     (db.work / "bad.csv").write_text(text.replace("0.1,", "-1,"))
     ran = db("db", "import-trades", "bad.csv")
     assert ran.code == 3 and "bad.csv, line 2: qty is -1, not above 0." in ran.message
+    (db.work / "late.csv").write_text(text.replace("77", "78"))
+    ran = db("db", "import-trades", "late.csv", "--json", ok=True)
+    assert ran.json == {"booked": 1, "already_booked": 0, "short": ["BTCUSDT"]}
+    assert "More BTCUSDT was sold than bought" in ran.err
     for bad, said in (("x" * 200_000, "is no CSV"), ("a\0b", "has a NUL")):
         (db.work / "bad.csv").write_text(f"time,symbol,side,qty,price,trade_id\n2025-11-21,BTCUSDT,buy,1,1,{bad}\n")
         ran = db("db", "import-trades", "bad.csv")
@@ -457,6 +477,7 @@ def test_trades_made_by_hand_are_imported_once(db: Shell, ledger: Book) -> None:
         ("SELECT pg_switch_wal()", 2, "only reads"),
         ("SELEC 1", 2, "only reads"),
         ("SELECT foo FROM trades", 2, 'column "foo" does not exist'),
+        ("SELECT $1", 2, "fills no parameters in"),
         ("SELECT 1/0", 2, "division by zero"),
         ("", 2, "There is no statement"),
         ("SELECT query, mean_exec_time FROM pg_stat_statements ORDER BY mean_exec_time DESC LIMIT 10;", 2, "does not keep"),
@@ -554,6 +575,32 @@ def test_urls_that_lead_nowhere(server: Postgres, tmp_path: Path) -> None:
         said = ran.err + ran.out + shell("db", "psql", "-c", "SELECT 1").err
         for secret in (server.password, "wr0ng-secret", "sEcret"):
             assert secret not in said, (url, said)
+
+
+def answered(listener: socket.socket, version: str) -> None:
+    """What a server of that version says to whoever connects: welcome, its version, what it waits for."""
+
+    def message(kind: bytes, body: bytes) -> bytes:
+        return kind + (len(body) + 4).to_bytes(4, "big") + body
+
+    client, _ = listener.accept()
+    with client:
+        if client.recv(10_000)[4:8] == (80_877_103).to_bytes(4, "big"):  # may it be encrypted?
+            client.sendall(b"N")
+            client.recv(10_000)
+        said = message(b"S", b"server_version\0" + version.encode() + b"\0")
+        client.sendall(message(b"R", bytes(4)) + said + message(b"Z", b"I"))
+        client.recv(10_000)
+
+
+def test_a_server_that_is_too_old(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answered, args=(listener, "14.19"), daemon=True)
+        thread.start()
+        url = f"postgresql://me:pw@127.0.0.1:{listener.getsockname()[1]}/old?sslmode=disable"
+        ran = Shell(tmp_path, DATABASE_URL=url)("db", "verify")
+        thread.join(20)
+    assert ran.code == 6 and "is Postgres 14; 15 is the oldest that will do." in ran.message and "pw" not in ran.err
 
 
 def test_all_that_the_url_says_reaches_psql_and_pg_dump(server: Postgres, db: Shell) -> None:
@@ -695,13 +742,19 @@ def test_tables_changed_by_hand_are_named(db: Shell, ledger: Book) -> None:
     assert ran.code == 6 and "trades exit_reason is missing" in ran.out and "mine should not be there" in ran.out
 
 
+def test_asking_and_verifying_import_nothing_that_is_not_needed(db: Shell, ledger: Book) -> None:
+    for args in (("query", "SELECT 1"), ("verify",), ("positions",)):
+        assert not imported(db, "db", *args) & {*HEAVY, "numpy", "pyarrow", "rich", "alembic", "mako"}, args
+
+
 def test_lists(db: Shell, ledger: Book) -> None:
     for name in ("sessions", "positions", "trades", "orders", "events"):
         assert isinstance(db("db", name, "--json", ok=True).json, list)
     assert db("db", "positions", "--json").json[0]["unrealized_pnl"] == -100
 
 
-def test_a_list_of_fewer_than_no_rows_is_refused(db: Shell) -> None:
+def test_a_list_of_fewer_than_no_rows_is_refused(db: Shell, ledger: Book) -> None:
+    assert db("db", "positions", "--limit", 10**30, ok=True).out == db("db", "positions", "--limit", 0).out != ""
     ran = db("db", "trades", "--limit", "-1")
     assert ran.code == 2 and "--limit -1 is negative" in ran.message
 

@@ -60,7 +60,8 @@ def test_a_file_is_removed_when_its_engine_fails(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
-def test_the_file_of_a_dead_engine_is_swept(start: Start, tmp_path: Path) -> None:
+def test_the_file_of_a_killed_engine_stays_until_another_has_its_account(start: Start, tmp_path: Path) -> None:
+    """It is how health knows that one is missing."""
     first, second = start("paper:one", session_id=3), start("paper:two")
     first.until("holds")
     second.until("holds")
@@ -68,7 +69,10 @@ def test_the_file_of_a_dead_engine_is_swept(start: Start, tmp_path: Path) -> Non
     assert {(engine.pid, engine.account, engine.session_id) for engine in living(tmp_path)} == expected
     first.send(signal.SIGKILL)
     first.process.wait()
-    assert [e.account for e in living(tmp_path)] == ["paper:two"] and len(files(tmp_path)) == 1
+    assert [e.account for e in living(tmp_path)] == ["paper:two"] and len(files(tmp_path)) == 2
+    start("paper:one", session_id=4).until("holds")
+    assert {(e.account, e.session_id) for e in living(tmp_path)} == {("paper:one", 4), ("paper:two", 0)}
+    assert len(files(tmp_path)) == 2
 
 
 def rewritten(path: Path, **process: object) -> None:
@@ -84,7 +88,9 @@ def test_a_pid_that_was_given_to_another_process(tmp_path: Path) -> None:
             assert end(reused, 0)  # there is nothing to be ended
             assert stranger.poll() is None
             rewritten(path, pid=stranger.pid)
-            assert living(tmp_path) == [] and files(tmp_path) == []
+            assert living(tmp_path) == [] and files(tmp_path) == [path]  # looking changes nothing
+            with registered(tmp_path, account="a", session_id=2, database="") as second:
+                assert living(tmp_path) == [second] and len(files(tmp_path)) == 1
         stranger.kill()
 
 
@@ -99,8 +105,9 @@ def test_files_that_mean_nothing_here(tmp_path: Path) -> None:
             rewritten(target, **process)
         for number, text in enumerate(("", "{", "[]", "{}", '{"process": {"pid": "x"}}')):
             path.with_name(f"{number}.json").write_text(text)
-        assert living(tmp_path) == [mine]
-        assert other.exists() and not older.exists()
+        assert living(tmp_path) == [mine] and older.exists()
+        with registered(tmp_path, account="a", session_id=2, database=""):
+            assert other.exists() and not older.exists()  # only of what has certainly ended is the file swept
 
 
 def test_one_that_ends_when_it_is_asked(start: Start, tmp_path: Path) -> None:
@@ -123,7 +130,7 @@ def test_one_that_does_not_is_killed(start: Start, tmp_path: Path, how: str) -> 
     [engine] = living(tmp_path)
     assert end_all([engine], 0.3) == [engine]
     assert running.process.wait(10) == -signal.SIGKILL
-    assert living(tmp_path) == [] and files(tmp_path) == []
+    assert living(tmp_path) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

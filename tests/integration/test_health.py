@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from atb.core.errors import UsageError
+from atb.core.process import this_process
 from atb.execution.executor import Event
 from atb.live.health_server import MOST_CLIENTS, HealthServer, Page
 from atb.live.port_owner import port_owner
@@ -175,6 +176,33 @@ def test_a_file_that_cannot_be_read_is_an_engine_that_is_not_well(engine: Engine
         (tmp_path / "home/engines/broken.json").write_bytes(text.encode("utf-8", "surrogateescape"))
         ran = Shell(tmp_path)("health", "check")
         assert ran.code == 11 and "broken.json cannot be read" in ran.out and ran.out.count("✅") == 1
+
+
+def said_of_itself(home: Path, **process: object) -> None:
+    """Change what the only engine's file says of its process."""
+    (file,) = (home / "engines").iterdir()
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps(told | {"process": told["process"] | process}))
+
+
+def test_a_pid_that_another_program_has_by_now(engine: Engine, tmp_path: Path) -> None:
+    said_of_itself(tmp_path / "home", started="1")
+    ran = Shell(tmp_path)("health", "check")
+    assert ran.code == 11 and f"Process {engine.process.pid} is gone, and did not end its session." in ran.out
+
+
+def test_one_of_before_the_host_was_started(engine: Engine, tmp_path: Path) -> None:
+    said_of_itself(tmp_path / "home", place="another-boot/1/")
+    assert "is gone, and did not end its session." in Shell(tmp_path)("health", "check").out
+
+
+def test_one_of_another_container_is_asked_for_its_pid_says_nothing_here(engine: Engine, tmp_path: Path) -> None:
+    boot = this_process().place.partition("/")[0]
+    said_of_itself(tmp_path / "home", place=f"{boot}/1/")
+    assert Shell(tmp_path)("health", "check", ok=True).out.startswith("✅ paper-account")
+    engine.end()
+    ran = Shell(tmp_path)("health", "check")
+    assert ran.code == 11 and "Nothing answers there: connection refused." in ran.out
 
 
 def test_another_engine_on_the_port_is_not_taken_for_the_one_that_is_meant(engine: Engine, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from atb.core.errors import Fenced, UsageError
 from atb.core.process import Process
+from atb.execution.halt_file import HaltFile
 from atb.ledger.accounts import open_account, take_authority
 from atb.ledger.connect import from_url
 from atb.ledger.entries import Entry
@@ -325,6 +326,23 @@ def test_a_halt_and_a_resume_that_lets_the_drawdown_begin_anew(shell: Shell, one
     shell("db", "verify", ok=True)
     shell("db", "rebuild", ok=True)
     shell("db", "verify", ok=True)
+
+
+def test_a_halt_without_the_database_is_a_file_that_resume_clears(shell: Shell, one: Book) -> None:
+    away = {**shell.env, "DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none"}
+    ran = shell("live", "halt", "--reason", "the disk", "--account", "paper:one", env=away)
+    assert ran.code == 0 and "paper:one is halted by the file" in ran.out and "other hosts" in ran.err
+    shell("live", "halt", "--reason", "all of it", env=away, ok=True)
+    whys = [HaltFile(shell.home, name).why() for name in ("paper:one", "another")]
+    assert "the disk" in whys[0] and "all of it" in whys[1]
+    told = shell("live", "status", ok=True).err
+    assert "paper:one halted by typed by" in told and "every account of this host halted" in told
+    again = shell("live", "resume", "--account", "paper:one", "--reason", "a new disk", ok=True)
+    assert f"rm {shell.home / 'HALT'}" in again.err
+    (shell.home / "HALT").unlink()
+    shell("live", "halt", "--reason", "once more", "--account", "paper:one", env=away, ok=True)
+    assert "does not halt paper:one any more" in shell("live", "resume", "--reason", "over", ok=True).out
+    assert not (shell.home / "HALT").exists()
 
 
 def entry_intent(name: str) -> Entry:

@@ -171,7 +171,10 @@ def test_two_engines_on_one_account(shell: Shell) -> None:
         (("--symbol", "BTCUSDT"), {"ENABLE_TRADING": "true"}, 2, "no key for binance"),
         (("--symbol", "BTCUSDT"), {"ENABLE_TRADING": "perhaps"}, 2, "neither on nor off"),
         (("--symbol", "BTCUSDT"), {"ENABLE_TRADING": "true", KEYS[0]: "k" * 20, KEYS[1]: "s" * 20}, 5, "key"),
-        (("--symbol", "BTCUSDT"), {"ATB_BINANCE_API_URL": "http://127.0.0.1:9"}, 4, "127.0.0.1:9"),
+        (("--symbol", "BTCUSDT"), {"ATB_BINANCE_API_URL": "http://127.0.0.1:9"}, 4, "Start again when it answers"),
+        (("--symbol", "BTCUSDT", "-p", "slow=2000"), {}, 3, "looks back on 1,999 candles"),
+        (("--symbol", "BTC-USD", "--provider", "coinbase", "--timeframe", "3d"), {}, 2, "No 3d candles at coinbase"),
+        (("--symbol", "DOGEUSDT"), {}, 2, "Unknown symbol 'DOGEUSDT'"),
         (("--symbol", "BTCUSDT"), {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none"}, 6, "127.0.0.1:9"),
     ],
 )  # fmt: skip

@@ -22,13 +22,13 @@ import psycopg
 import pytest
 
 from atb.cli import db_closing
-from atb.core.errors import Fenced, UsageError
+from atb.core.errors import Disagreement, Fenced, UsageError
 from atb.ledger.accounts import take_authority
 from atb.ledger.audit import audit
 from atb.ledger.connect import from_url
 from atb.ledger.line import Line
 from atb.ledger.steady import SteadyJournal
-from atb.ops.closing import AtLastMark, Execution, Held, close_all
+from atb.ops.closing import LOOKS, AtLastMark, Closer, Execution, Held, RecordOnly, close_all
 from tests.database import Book, Postgres, book, postgres
 from tests.integration.shell import TIMEOUT_S, Ran, Shell
 
@@ -275,3 +275,75 @@ def test_whoever_is_fenced_while_closing_all_says_that_another_has_authority(ser
         with pytest.raises(Fenced, match=r"10 BTCUSDT of paper:one is still open: .* another has authority over it"):
             db_closing._print_receipt(closed, left, json=False)
         assert closed == [] and audit(connection, made.account).problems == []
+
+
+def closed_while(server: Postgres, environment: str, closer: Closer, *meanwhile: tuple[str, str]) -> Any:
+    """10 BTCUSDT closed by `closer`, and after its first answer these purchases are told: symbol and quantity."""
+    url = server.url(server.database())
+    with psycopg.connect(url) as connection, Line(from_url(url)) as line:
+        made = book(connection, "one", environment)
+        made.append(made.fill("buy", "10", "100", "1"), made.mark(0, BTCUSDT="100", ETHUSDT="7"))
+        untold, real_close = list(meanwhile), closer.close
+
+        def close(held: Held) -> Execution:
+            execution = real_close(held)
+            while untold:
+                symbol, qty = untold.pop()
+                late = made.fill("buy", qty, "100", f"late-{symbol}", 1, symbol=symbol)
+                made.append(late)
+            return execution
+
+        closer.close = close  # type: ignore[method-assign]
+        closed, left = close_all(line, made.account, made.epoch, closer, reason="test", evidence="test")
+        assert audit(connection, made.account).problems == []
+        return [(c.symbol, c.qty) for c in closed], [(held.symbol, held.size, why.what) for held, why in left]
+
+
+def test_what_appears_while_all_is_closed_is_closed_too(server: Postgres) -> None:
+    closed, left = closed_while(server, "paper", AtLastMark(), ("BTCUSDT", "3"), ("ETHUSDT", "2"))
+    assert closed == [("BTCUSDT", 10), ("BTCUSDT", 3), ("ETHUSDT", 2)] and left == []
+
+
+def test_what_appears_while_an_exit_by_hand_is_booked_is_told_and_left(server: Postgres) -> None:
+    by_hand = RecordOnly({}, Decimal(100))
+    closed, left = closed_while(server, "real", by_hand, ("BTCUSDT", "3"), ("ETHUSDT", "2"))
+    assert closed == [("BTCUSDT", 10)]
+    assert [line[:2] for line in left] == [("BTCUSDT", 3), ("ETHUSDT", 2)]
+    assert "appeared while" in left[0][2] and "no price for ETHUSDT" in left[1][2]
+    each = RecordOnly({"ETHUSDT": Decimal(7)}, Decimal(100))
+    closed, left = closed_while(server, "real", each, ("ETHUSDT", "2"))
+    assert closed == [("BTCUSDT", 10), ("ETHUSDT", 2)] and left == []
+
+
+def test_what_cannot_be_closed_is_tried_again_only_if_something_changed(server: Postgres) -> None:
+    class Refusing(AtLastMark):
+        asked = 0
+
+        def close(self, held: Held) -> Execution:
+            self.asked += 1
+            raise Disagreement(f"attempt {self.asked}")
+
+    refusing = Refusing()
+    closed, left = closed_while(server, "paper", refusing)
+    assert closed == [] and refusing.asked == 1 and left == [("BTCUSDT", 10, "attempt 1")]
+
+
+def test_closing_all_ends_although_something_appears_each_time(server: Postgres) -> None:
+    url = server.url(server.database())
+    with psycopg.connect(url) as connection, Line(from_url(url)) as line:
+        made = book(connection)
+        made.append(made.fill("buy", "1", "100", "0"))
+
+        class Busy(AtLastMark):
+            times = 0
+
+            def close(self, held: Held) -> Execution:
+                self.times += 1
+                made.append(made.fill("buy", "1", "100", str(self.times)))
+                return super().close(held)
+
+        busy = Busy()
+        closed, left = close_all(line, made.account, made.epoch, busy, reason="test", evidence="test")
+        assert len(closed) == busy.times == LOOKS and [(str(h.size.normalize()), why.what) for h, why in left] == [
+            ("1", "it is held still.")
+        ]

@@ -44,7 +44,9 @@ class Above(Strategy):
     def signals(self, candles: Candles) -> Floats:
         return np.where(candles.close > self.level, 1.0, -1.0)
 '''
-LIVE = ("live", "above", "--symbol", "BTCUSDT", "--timeframe", "1m", "--check-interval", "1", "--health-port", "0")
+OFTEN = ("--timeframe", "1m", "--check-interval", "1", "--health-port", "0")
+LIVE = ("live", "above", "--symbol", "BTCUSDT", *OFTEN)
+COINBASE = ("--coinbase", "--symbol", "BTC-USD:BTC:USD:40000", "--balance", "USD=10000")
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +66,12 @@ class Place:
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.told = json.loads(self.process.stdout.readline())
+        self.venue, self.symbol = ("coinbase", "BTC-USD") if "--coinbase" in options else ("binance", "BTCUSDT")
+        name = self.venue.upper()
+        secrets = {f"{name}_API_KEY": self.told["key"], f"{name}_API_SECRET": self.told["secret"]}
         self.shell = Shell(
-            folder, DATABASE_URL=server.url(server.database()), ATB_BINANCE_API_URL=self.told["url"], ENABLE_TRADING="true",
-            BINANCE_API_KEY=self.told["key"], BINANCE_API_SECRET=self.told["secret"],
+            folder, DATABASE_URL=server.url(server.database()), ENABLE_TRADING="true", **secrets,
+            **{f"ATB_{name}_API_URL": self.told["url"]},
         )  # fmt: skip
         (self.shell.work / "strategies").mkdir()
         (self.shell.work / "strategies" / "above.py").write_text(ABOVE)
@@ -96,7 +101,7 @@ class Place:
         return [order for order in self.account["orders"] if order["side"] == "BUY"]
 
     def start(self, *args: str) -> subprocess.Popen[str]:
-        return self.shell.start(*LIVE, *args)
+        return self.shell.start("live", "above", "--provider", self.venue, "--symbol", self.symbol, *OFTEN, *args)
 
     def buy(self) -> subprocess.Popen[str]:
         """An engine that runs, and holds what it bought."""
@@ -113,7 +118,7 @@ class Place:
         return self.shell("db", "query", sql, ok=True).out.strip()
 
     def agrees(self) -> None:
-        ran = self.shell("live", "sync-balance", "--provider", "binance")
+        ran = self.shell("live", "sync-balance", "--provider", self.venue)
         assert ran.code == 0, ran
         self.shell("db", "verify", ok=True)
 
@@ -144,12 +149,21 @@ def stopped(process: subprocess.Popen[str]) -> tuple[str, str]:
     return out, err
 
 
-def test_bought_protected_killed_resumed_and_sold(place: Place) -> None:
+@pytest.mark.parametrize("options", [(), COINBASE], ids=["binance", "coinbase"])
+def test_bought_protected_killed_resumed_and_sold(server: Postgres, tmp_path: Path, options: tuple[str, ...]) -> None:
+    place = Place(server, tmp_path, *options)
+    try:
+        bought_and_sold(place)
+    finally:
+        killed(place.process)
+
+
+def bought_and_sold(place: Place) -> None:
     killed(place.buy())
     (stop,) = place.resting
     held = place.total("BTC")
     assert Decimal(stop["origQty"]) == held // Decimal("0.00001") * Decimal("0.00001")
-    place.control("price", symbol="BTCUSDT", price="38900")  # below the level, above the stop
+    place.control("price", symbol=place.symbol, price="38900")  # below the level, above the stop
     place.just_before_a_close()
     again = place.start("--resume-from-last-balance")
     until(lambda: not place.resting and place.total("BTC") < Decimal("0.00001"), "sold")

@@ -46,14 +46,15 @@ class Engine:
     """What trades, without its loop. `events`: what it told; each look waits for nothing."""
 
     def __init__(
-        self, server: Postgres, case: Case, name: str = "", money: str | None = None, key_identity: str = "k1", **start: Any
+        self, server: Postgres, case: Case, name: str = "", money: str | None = None, key_identity: str = "k1",
+        behind_ms: int = 0, **start: Any,
     ) -> None:  # fmt: skip
         self.case, self.server, self.database = case, server, name or server.database()
         self.broker = BinanceBroker(SignedSession("binance", case.server.url, PATIENCE, case.key), [BTC])
         self.events: list[Event] = []
         traded = [Traded(BTC, self.broker.market_rules(BTC))]
         wish = Wish("main", "binance", "real", traded, RULES, "test", "1m", {}, Decimal(0), key_identity)
-        clock = ManualClock(case.exchange.now_ms)
+        clock = ManualClock(case.exchange.now_ms - behind_ms)
         self.session: Session = open_session(
             server.where(self.database), wish, clock, lambda state: self.broker, self.events.append, patience_s=2.0
         )
@@ -321,6 +322,23 @@ def test_a_start_books_what_happened_meanwhile_and_refuses_what_nobody_explains(
     fourth = Engine(server, case, first.database)
     assert fourth.verdict.lines == ()
     fourth.end()
+
+
+def test_a_start_after_the_host_s_clock_was_set_back(server: Postgres, case: Case) -> None:
+    """What is held goes on, protected; the runbook's latest session is the one that was begun last."""
+    first = Engine(server, case)
+    first.close(1.0)
+    held = first.held
+    first.end()
+    for _ in range(2):
+        again = Engine(server, case, first.database, behind_ms=3 * 3_600_000)
+        assert again.verdict.equal and again.held == held
+        with connect(server.where(first.database)) as connection:
+            latest = "SELECT id FROM trading_sessions ORDER BY start_time DESC LIMIT 1"
+            assert connection.execute(latest).fetchall() == [(again.session.id,)]
+        again.cycle()
+        again.agrees()
+        again.end()
 
 
 def test_a_copy_tells_the_same_and_writes_nothing(server: Postgres, case: Case) -> None:

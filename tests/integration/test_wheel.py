@@ -51,6 +51,21 @@ def test_the_main_job_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "report.html").read_text().lower().startswith("<!doctype html>")
 
 
+def test_a_database_is_made_and_migrated_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    assert (wheel / "atb/shipped/migrations/env.py").is_file() and (wheel / "atb/shipped/alembic.ini").is_file()
+    alembic = [sys.executable, "-m", "alembic", "-c", str(wheel / "atb/shipped/alembic.ini"), "heads"]
+    assert "v1.1.0 (head)" in subprocess.run(alembic, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    try:
+        for command in ("start", "verify"):
+            done = atb(wheel, tmp_path, "db", command)
+            assert done.returncode == 0, done.stderr
+        assert "tables agree" in done.stdout
+        for args in (("downgrade", "v1.0.0"), ("migrate",), ("verify",)):
+            assert atb(wheel, tmp_path, "db", *args).returncode == 0
+    finally:
+        atb(wheel, tmp_path, "db", "stop")
+
+
 def test_shipped_models_verify(wheel: Path, tmp_path: Path) -> None:
     done = atb(wheel, tmp_path, "models", "verify")
     assert done.returncode == 0, done.stderr

@@ -26,14 +26,17 @@ class Histories:
     """Entries one after the other, with the recomputed account beside them. `sessions` are numbers to open sessions with.
 
     again: some fills are told once more, under their ids; else what that comes to is an entry with an id of its own.
+    set_back: now and then the clock goes back, by up to days.
     """
 
     def __init__(
-        self, seed: int, *, replacing: bool, sessions: Iterator[int] | None = None, again: bool = False
+        self, seed: int, *, replacing: bool, sessions: Iterator[int] | None = None, again: bool = False,
+        set_back: bool = False,
     ) -> None:  # fmt: skip
         self.random = Random(seed)
         self.account = Recomputed(QUOTE, replacing)
         self.at = BEGIN
+        self.set_back = set_back
         self.sessions = sessions or iter(range(1, 1_000_000))
         self.session: int | None = None
         self.opened: list[int] = []
@@ -58,6 +61,8 @@ class Histories:
 
     def _entry(self, name: str, kind: str, body: dict[str, Any]) -> Entry:
         self.at += timedelta(microseconds=self.random.choice((0, 1, 61_000_000, 900_000_000, 7_300_000_000)))
+        if self.set_back and self.random.random() < 0.15:
+            self.at -= timedelta(microseconds=self.random.choice((1, 2_000_000, 3_600_000_000, 200_000_000_000)))
         session = None if kind == "session" or self.random.random() < 0.3 else self.session
         return Entry(name, kind, self.at, body, session)
 

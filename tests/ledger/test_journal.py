@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -114,6 +115,20 @@ def test_the_tables_are_what_the_fold_says(connection: Db, new_account: NewAccou
         in_batches(connection, account, epoch, histories.take(25), Random(seed))
         assert told(connection, account) == []
         check_against(connection, account, histories)
+
+
+@pytest.mark.parametrize("seed", range(40, 48))
+def test_a_clock_that_is_set_back_changes_no_amount(connection: Db, new_account: NewAccount, seed: int) -> None:
+    """The order of entries is that of their numbers; times are only what they tell."""
+    account, epoch = new_account()
+    sessions = iter(lambda: next_session_id(connection), -1)
+    histories = Histories(seed, replacing=True, sessions=sessions, again=True, set_back=True)
+    in_batches(connection, account, epoch, entries := histories.take(90), Random(seed))
+    assert any(after.at < before.at for before, after in pairwise(entries))
+    assert told(connection, account) == []
+    check_against(connection, account, histories)
+    before = contents(connection, account)
+    assert rebuild(connection, account).problems == [] and contents(connection, account) == before
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from atb.cli.changing import confirm
 from atb.cli.lean import LeanCommand
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def backup(
 ) -> None:
     from atb.cli.console import print_json, warn
     from atb.core.errors import UsageError
+    from atb.core.words import counted
     from atb.ops.backup import back_up
 
     if verify:
@@ -69,7 +71,7 @@ def backup(
     for note in done.notes:
         warn(note)
     removed = f"; {len(done.removed)} older removed" if done.removed else ""
-    typer.echo(f"{done.path}  {done.size_bytes} bytes, {done.rows} rows, dump id {done.dump_id}{removed}")
+    typer.echo(f"{done.path}  {done.size_bytes} bytes, {counted(done.rows, 'row')}, dump id {done.dump_id}{removed}")
 
 
 def _verify(file: Path | None, folder: Path, json: bool) -> None:
@@ -117,7 +119,7 @@ def restore(
     app = _app()
     where = app.database_to("change", warn)
     if not yes and sys.stdin.isatty() and sys.stderr.isatty():
-        typer.confirm(f"Put {file} in the place of {where.shown}? The old one is kept aside.", abort=True, err=True)
+        confirm(f"Put {file} in the place of {where.shown}? The old one is kept aside.")
     done = run(where, app.tool_environment(), file, _migrate(app), force=force)
     app.remember(where)
     if json:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from atb.cli.changing import confirm, open_line, typed_here
+from atb.cli.console import open_app, warn
 from atb.cli.lean import LeanCommand
 
 if TYPE_CHECKING:
-    from atb.app import App
     from atb.core.errors import AtbError
     from atb.ledger.accounts import AccountRow
-    from atb.ledger.line import Line
     from atb.ops.closing import Closed, Held
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -66,15 +66,17 @@ def close_position(
 ) -> None:
     from atb.ops.closing import find_position, open_positions, parse_amount, record_exit
 
-    with _line(_open()) as line:
+    with open_line(open_app()) as line:
         held = find_position(_all_positions(line.connection, open_positions), symbol.strip().upper(), account)
         receipt = record_exit(
             line, held, price=parse_amount(exit_price, "--exit-price"),
             quantity=None if quantity is None else parse_amount(quantity, "--quantity"),
-            reason=_reason(exit_reason), evidence=evidence or _typed_here(), another=another,
+            reason=_reason(exit_reason), evidence=evidence or typed_here(), another=another,
             fee_bps=_fee(fee_bps),
         )  # fmt: skip
     _print_receipt([receipt], [], json)
+    if quantity is None and receipt.left:
+        warn(f"{receipt.left:f} {receipt.symbol} is held still: it was entered while this was booked.")
 
 
 def emergency_close_all(
@@ -97,9 +99,9 @@ def emergency_close_all(
 
     if exit_price and not record_only:
         raise UsageError("--exit-price says what was closed by hand.", "Add --record-only.")
-    why: dict[str, Any] = {"reason": _reason(exit_reason), "evidence": _typed_here()}
+    why: dict[str, Any] = {"reason": _reason(exit_reason), "evidence": typed_here()}
     closer, fee = closer_for(record_only, exit_price or []), _fee(fee_bps)
-    with _line(_open()) as line:
+    with open_line(open_app()) as line:
         named = account_of(line.connection, session_id, line.where.shown)
         asks = sys.stdin.isatty() and sys.stderr.isatty()
         fenced: dict[AccountRow, int] = {}
@@ -113,7 +115,7 @@ def emergency_close_all(
             return
         if plans and asks:
             _print_plan(plans, False)
-            _confirm()
+            confirm("Close all of this?")
         closed, left, failures = close_accounts(line, accounts, closer, fee_bps=fee, fenced=fenced, **why)
         orders = [(a.name, name) for a in accounts for name, _, _ in working_orders(line.connection, a)]
     _print_receipt(closed, left, json)
@@ -133,17 +135,6 @@ def _refuse_working(orders: list[tuple[str, str]]) -> None:
         )
 
 
-def _confirm() -> None:
-    from atb.core.errors import Interrupted
-
-    try:
-        agreed = typer.confirm("Close all of this?", err=True)
-    except typer.Abort:
-        agreed = False
-    if not agreed:
-        raise Interrupted("Not confirmed: nothing was done.")
-
-
 def import_trades(
     file: Annotated[Path, typer.Argument(help="CSV file with a header.")],
     account: AccountName = None,
@@ -152,49 +143,20 @@ def import_trades(
     from atb.cli.console import print_json
     from atb.ops.importing_trades import import_file
 
-    with _line(_open()) as line:
-        booked, known = import_file(line, file, account)
+    with open_line(open_app()) as line:
+        done = import_file(line, file, account)
     if json:
-        print_json({"booked": booked, "already_booked": known})
+        print_json({"booked": done.booked, "already_booked": done.known, "short": done.short})
     else:
-        typer.echo(f"Booked {booked}; {known} were booked already.")
-
-
-def _open() -> App:
-    from atb.cli.console import open_app
-
-    return open_app()
-
-
-def _line(application: App) -> Line:
-    """A line to the database that is meant: from here on it is the one that was changed last."""
-    from atb.cli.console import warn
-    from atb.ledger.line import Line
-    from atb.ledger.migrate import check_schema
-
-    where = application.database_to("change", warn)
-    line = Line(where, say=lambda text: typer.echo(text, err=True))
-    check_schema(line.connection, where)
-    line.connection.rollback()
-    application.remember(where)
-    return line
+        typer.echo(f"Booked {done.booked}; {done.known} were booked already.")
+    if done.short:
+        warn(f"More {done.short[0]} was sold than bought: purchases are missing. Import them, too: atb db positions")
 
 
 def _all_positions(connection: Any, positions_of: Any) -> list[Held]:
     from atb.ledger.accounts import all_accounts
 
     return [held for account in all_accounts(connection) for held in positions_of(connection, account)]
-
-
-def _typed_here() -> str:
-    import getpass
-    import socket
-
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = "somebody"
-    return f"typed by {user} on {socket.gethostname()}"
 
 
 def _reason(text: str) -> str:

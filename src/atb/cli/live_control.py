@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atb.cli.db_closing import _line, _open, _typed_here
+from atb.cli.changing import open_line, typed_here
+from atb.cli.console import open_app
 from atb.cli.lean import LeanCommand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from atb.app import App
+    from atb.core.errors import DatabaseError
     from atb.execution.engines import Engine
     from atb.ledger.connect import Where
     from atb.ops.status import AccountStatus
@@ -67,10 +69,14 @@ def status(
     from atb.cli.console import print_json, warn
     from atb.core.errors import DatabaseError
     from atb.execution.engines import living
+    from atb.execution.halt_file import NAME, read
     from atb.ops.status import as_json
 
-    application = _open()
-    engines = living(application.settings.home)
+    application = open_app()
+    home = application.settings.home
+    engines = living(home)
+    for each in read(home):
+        warn(f"{home / NAME}: {each.account or 'every account of this host'} {each.said}")
     try:
         found = _statuses(application)
     except DatabaseError:
@@ -182,7 +188,7 @@ def stop(
     from atb.ops.stopping import chosen, session_s_account
 
     grace_s = _seconds(timeout)
-    application = _open()
+    application = open_app()
     engines = chosen(
         living(application.settings.home), account, session_id, everything,
         lambda number: session_s_account(_database(application), number),
@@ -278,7 +284,27 @@ def halt(reason: Reason, account: AccountName = None, session_id: SessionId = No
             return f"{name} was halted already: {status.halt_reason}."
         return f"{name} is halted: no entries until atb live resume. Exits and stops go on."
 
-    _controlled(control.halt, tell, reason, account, session_id)
+    from atb.core.errors import DatabaseError, DatabaseUnavailable
+    from atb.execution.engines import living
+
+    try:
+        _controlled(control.halt, tell, reason, account, session_id)
+    except DatabaseError as error:
+        if not isinstance(error, DatabaseUnavailable) and not living(open_app().settings.home):
+            raise
+        _halt_here(error, account, reason)
+
+
+def _halt_here(error: DatabaseError, account: str | None, reason: str) -> None:
+    """Nobody can be told by the ledger: whoever trades on this host asks a file before each entry."""
+    from atb.cli.console import warn
+    from atb.execution.halt_file import EVERY, write
+
+    home = open_app().settings.home
+    path = write(home, account or EVERY, by=typed_here(), reason=reason.strip())
+    warn(f"{error.what} Engines on other hosts are not halted.")
+    whom = account or "Every account of this host"
+    typer.echo(f"{whom} is halted by the file {path}: no entries until atb live resume. Exits and stops go on.")
 
 
 def resume(reason: Reason, account: AccountName = None, session_id: SessionId = None) -> None:
@@ -293,22 +319,38 @@ def resume(reason: Reason, account: AccountName = None, session_id: SessionId = 
             return again
         return f"{again} The drawdown of {status.drawdown_frac:.2%} is over: it begins anew at {status.equity:f}."
 
-    _controlled(control.resume, tell, reason, account, session_id)
+    _clear_file(_controlled(control.resume, tell, reason, account, session_id))
+
+
+def _clear_file(account: str) -> None:
+    """A file that halts this account alone is over, too; one that halts all is somebody else's to remove."""
+    from atb.cli.console import warn
+    from atb.execution.halt_file import NAME, blocks, clear
+
+    home = open_app().settings.home
+    if not blocks(home, account):
+        return
+    if left := clear(home, account):
+        warn(f"{home / NAME} halts every account of this host still ({left}). When that is over: rm {home / NAME}")
+    else:
+        typer.echo(f"{home / NAME} does not halt {account} any more.")
 
 
 def _controlled(
     work: Callable[..., bool], tell: Callable[[AccountStatus, bool], str], reason: str, account: str | None,
     session_id: str | None,
-) -> None:  # fmt: skip
+) -> str:  # fmt: skip
+    """Returns the account's name."""
     from atb.core.errors import UsageError
     from atb.ops.control import account_meant
 
     if not reason.strip():
         raise UsageError("--reason is empty.", "Say why: it is stored, and shown by atb live status.")
-    with _line(_open()) as line:
+    with open_line(open_app()) as line:
         status = line.surely(lambda connection: account_meant(connection, line.where.shown, account, session_id))
-        done = work(line, status, reason=reason.strip(), by=_typed_here())
+        done = work(line, status, reason=reason.strip(), by=typed_here())
     typer.echo(tell(status, done))
+    return status.account.name
 
 
 def set_stop(
@@ -324,15 +366,15 @@ def set_stop(
     from atb.ops.status import read_status
     from atb.venue.market_rules import rules_for
 
-    asked, application = parse_amount(price, "--price"), _open()
-    with _line(application) as line:
+    asked, application = parse_amount(price, "--price"), open_app()
+    with open_line(application) as line:
         connection, names = line.connection, _tradable(line.surely(read_status), account)
         held = [h for a in all_accounts(connection) if a.name in names for h in open_positions(connection, a)]
         connection.rollback()
         position = find_position(held, symbol.strip().upper(), account)
         venue = position.account.venue
         rules = rules_for(venue, symbol_for(venue, position.symbol), application.settings.market_rules)
-        moved = control.set_stop(line, position, asked, rules, _typed_here())
+        moved = control.set_stop(line, position, asked, rules, typed_here())
         now = line.surely(lambda c: control.account_meant(c, line.where.shown, position.account.name, None))
     if moved.stop != asked:
         warn(f"{asked:f} is between two ticks of {rules.tick:f}: rounded down to {moved.stop:f}.")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atb.cli.db_closing import _line, _open, _typed_here
+from atb.cli.changing import open_line, typed_here
+from atb.cli.console import open_app
 from atb.cli.lean import LeanCommand
 
 if TYPE_CHECKING:
@@ -43,14 +44,14 @@ def sync_balance(
     from atb.ops.syncing import account_at, sync
 
     venue, why = _checked(provider, accept, reason)
-    application = _open()
-    with _line(application) as line:
+    application = open_app()
+    with open_line(application) as line:
         statuses = line.surely(read_status)
         status = account_at(statuses, venue, account, _identity(application, venue))
         if status.account.environment == "paper":
             _say_paper(status.account.name, json)
             return
-        by = _typed_here()
+        by = typed_here()
         synced = sync(line, status, lambda symbols: application.broker(venue, symbols), why, by, time.sleep)
     _print(synced, json)
     if not synced.equal:

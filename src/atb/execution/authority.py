@@ -27,13 +27,19 @@ def wait_for_authority(
 ) -> int:  # fmt: skip
     """Authority over the account for `lease_s` seconds, as soon as it is free. Returns the epoch.
 
-    Fenced when somebody else has it still after `wait_s` seconds: it is told of once, when waiting begins.
+    Fenced when somebody else has it still after `wait_s` seconds: it is told of once, when waiting begins. Whoever renews
+    nothing for as long as its lease was given is silent, by this process' own clock: that of the database may be set back.
     """
     began, told = time.monotonic(), False
+    seen: Standing | None = None
+    since = began
     while True:
-        claimed = claim(connection, account.id, lease_s=lease_s)
+        silent = seen is not None and seen.given_s is not None and time.monotonic() - since > seen.given_s
+        claimed = claim(connection, account.id, lease_s=lease_s, silent=seen if silent else None)
         if not isinstance(claimed, Standing):
             return claimed
+        if seen is None or not claimed.is_as(seen):
+            seen, since = claimed, time.monotonic()
         left_s = began + wait_s - time.monotonic()
         if left_s <= 0:
             raise _held(connection, account, claimed, wait_s)

@@ -77,8 +77,8 @@ def compare(
 class CopyExecutor(Executor):
     """It knows what was there at the beginning, and asks the exchange for the rest."""
 
-    def catch_up(self) -> None:
-        pass
+    def catch_up(self) -> bool:
+        return True
 
 
 def _folded(chain: Sequence[Chained], account: AccountRow, traded: Sequence[Traded]) -> TradingState:

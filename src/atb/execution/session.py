@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -162,6 +162,7 @@ def _let_go(journal: SteadyJournal, epoch: int) -> None:
 def _replay(journal: SteadyJournal, state: TradingState, wish: Wish, number: int, at: datetime) -> None:
     """Fold what is there; then the account's first money, if it is on paper and has none, and the beginning."""
     catch_up(journal, state)
+    at = _after_all(state, at)
     _refuse_unmanaged(state, wish)
     entries = []
     if state.seq == 0 and wish.environment == "paper":
@@ -180,6 +181,12 @@ def _replay(journal: SteadyJournal, state: TradingState, wish: Wish, number: int
     entries.append(Entry(f"session:{number}", "session", at, opening, number))
     journal.append(entries)
     catch_up(journal, state)
+
+
+def _after_all(state: TradingState, at: datetime) -> datetime:
+    """`at`; where the clock was set back, a moment after the last beginning: the latest session is the one begun last."""
+    latest = state.books.latest
+    return at if latest is None else max(at, latest.opened_at + timedelta(microseconds=1))
 
 
 def _refuse_unmanaged(state: TradingState, wish: Wish) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from atb.core.errors import DatabaseError
 from atb.core.process import this_process
@@ -38,6 +38,11 @@ END_BLOCKERS = (
     "WHERE w.pid = %s AND NOT w.granted AND w.locktype IN ('transactionid', 'tuple')"
 )
 LOOK_EVERY_S = 0.05
+LATER_THAN_NOW = (
+    "SELECT max(at) FROM ((SELECT at FROM entries WHERE account_id = %s ORDER BY seq DESC LIMIT 1) UNION ALL "
+    "SELECT entry_time FROM positions WHERE account_id = %s AND status = 'OPEN') AS told WHERE at > %s AND at < %s"
+)
+MOST_SET_BACK = timedelta(days=1)
 COLUMNS = "id, name, venue, market, environment, quote, key_identity, extract(epoch FROM created_at)::text"
 
 
@@ -117,6 +122,16 @@ def holder_text() -> str:
 
 def all_accounts(connection: Connection[Any]) -> list[AccountRow]:
     return [AccountRow(*row) for row in connection.execute(f"SELECT {COLUMNS} FROM accounts ORDER BY id")]
+
+
+def now_and_not_before(connection: Connection[Any], account_id: int) -> datetime:
+    """Now; where this host's clock was set back, when the account was last told of something. So an exit does not come
+    before its entry, and the exchange's own fill of it finds it. (A clock that is wrong by more than a day is another matter.)
+    """
+    now = datetime.now(UTC)
+    row = connection.execute(LATER_THAN_NOW, (account_id, account_id, now, now + MOST_SET_BACK)).fetchone()
+    connection.rollback()
+    return now if row is None or row[0] is None else cast("datetime", row[0])
 
 
 def next_session_id(connection: Connection[Any]) -> int:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atb.core.errors import UsageError
 from atb.ledger.connect import Where, explained
-from atb.ledger.reading import lost_connection, reading
+from atb.ledger.reading import MISUSED, lost_connection, reading
 
 if TYPE_CHECKING:
     from psycopg import Connection, Error
 
 TIMEOUT_S = 60
+MOST_ROWS = 2**62  # more than any FETCH takes, or has to
 BY_CURSOR, AS_IT_IS = ("SELECT", "WITH", "VALUES", "TABLE"), ("EXPLAIN", "SHOW")
 CURSOR = "DECLARE answer NO SCROLL CURSOR FOR "
 NUMBERS = {20, 21, 23, 26, 700, 701, 1700}  # oids: int8, int2, int4, oid, float4, float8, numeric
@@ -122,7 +123,7 @@ def _run(connection: Connection[Any], statement: Statement, limit: int) -> Answe
     if statement.prefix == "":
         rows, more = cursor.fetchall(), False
     else:  # only so many rows travel as are shown
-        count = "ALL" if limit <= 0 else str(limit + 1)
+        count = str(limit + 1) if 0 < limit < MOST_ROWS else "ALL"
         cursor = connection.execute(f"FETCH {count} FROM answer")
         rows = cursor.fetchall()
         more = 0 < limit < len(rows)
@@ -143,6 +144,8 @@ def _wrong(error: Error, statement: Statement, where: Where, reader: bool) -> Ex
     state = error.sqlstate or ""
     if state == "42501" and reader:
         return UsageError(f"atb db query only reads: {error.diag.message_primary}.", "For everything else: atb db psql")
+    if state == MISUSED:
+        return UsageError("atb db query fills no parameters in, such as $1.", "Write the value itself.")
     if not state.startswith(("42", "22", "25", "0A")) or state in ("42501",):
         return explained(error, where)
     if "pg_stat_statements" in str(error):

@@ -17,6 +17,7 @@ RETURN_S = 15.0  # for a server that was there a moment ago to come back
 # A statement that brings its server down would do so each time, with everybody else on it. More than once, since who
 # comes back at once may be let in by a server that is about to end its connections.
 RUNS = 3
+MISUSED = "08P01"  # of the class of lost connections; from a server that goes on, it is the statement's fault
 
 
 def reading(
@@ -51,6 +52,8 @@ def lost_connection(error: Exception, connection: Connection[Any], where: Where)
     """The error as a connection's end; None when the connection lives, or when we were the reason for its end."""
     if isinstance(error, DatabaseUnavailable):
         return error
+    if getattr(error, "sqlstate", None) == MISUSED and not connection.broken:
+        return None
     told = explained(error, where)
     if isinstance(told, DatabaseUnavailable):
         return told

@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from atb.core.errors import DatabaseError, Fenced, UsageError
+from atb.core.errors import DatabaseError, ExchangeUnavailable, Fenced, UsageError
 from atb.core.timeframe import Clock, ManualClock, moment, timeframe_ms
 from atb.execution.engines import registered
 from atb.execution.executor import Event
@@ -123,7 +123,7 @@ def _trade(
     _say(resumed(state, asked), tell)
     shown.server.start_or_warn(may_fail=any(state.held(s) for s in range(state.count)))
     feed = around.feed(state.last_open_ms, tell.speaking_as("Feed"))
-    feed.prepare()
+    _prepare(feed)
     for series in feed.series:
         shown.status.candle_closed(series.symbol.id, series.until_ms)
     trader = Trader(session.executor, ready.strategies, asked.timeframe)
@@ -141,6 +141,15 @@ def _trade(
         health_port=shown.server.port,
     ):  # fmt: skip
         loop.run()
+
+
+def _prepare(feed: Feed) -> None:
+    try:
+        feed.prepare()
+    except ExchangeUnavailable as error:
+        raise ExchangeUnavailable(
+            error.what, "Nothing was entered; what rests at the exchange rests. Start again when it answers."
+        ) from None
 
 
 def _say(facts: Mapping[str, str], tell: Callable[[Event], None]) -> None:

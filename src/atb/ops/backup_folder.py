@@ -13,6 +13,7 @@ from atb.core.errors import DatabaseError
 from atb.ops.dump_file import NAME
 
 LOCK, LOG, PARTIAL = ".backup.lock", "backup.log", ".partial"
+FOR_EVER_DAYS = 365_000
 TIME = "%Y%m%d_%H%M%S"
 
 
@@ -63,7 +64,7 @@ def free_name(folder: Path, now: datetime) -> str:
 
 def remove_old(folder: Path, keep_days: int, now: datetime, newest: Path) -> list[str]:
     """Delete backups that are older by their name and by their file time; never the one just made."""
-    limit, removed = now - timedelta(days=keep_days), []
+    limit, removed = now - timedelta(days=min(keep_days, FOR_EVER_DAYS)), []
     for path in backups_in(folder):
         made = _time_of(path)
         if path != newest and made and made < limit and path.stat().st_mtime < limit.timestamp():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from atb.core.errors import AtbError, Disagreement, ExchangeUnavailable, UsageError
 from atb.core.types import symbol_for
-from atb.ledger.accounts import AccountRow, take_authority
+from atb.ledger.accounts import AccountRow, now_and_not_before, take_authority
 from atb.ledger.entries import Entry, fill_id
 from atb.ledger.line import Line
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 DEFAULT_FEE_BPS = Decimal(10)
+LOOKS = 5  # at what is held, while all is closed and something new appears each time
 WORKING = ("intent", "open", "partially_filled", "unknown")
 
 
@@ -95,6 +96,7 @@ class RecordOnly:
 
     def __init__(self, prices: Mapping[str, Decimal], only: Decimal | None) -> None:
         self.prices, self.only = prices, only
+        self._booked: set[str] = set()
 
     def check(self, held: Iterable[Held]) -> None:
         """Every position has its price, every price its position, and a bare one is for a single symbol."""
@@ -119,9 +121,14 @@ class RecordOnly:
             )
 
     def close(self, held: Held) -> Execution:
-        price = self.prices.get(held.symbol, self.only)
+        """Each symbol once: nobody says of what appears while this is booked that it was closed by hand, too."""
+        taken = self._booked - self.prices.keys() - {held.symbol}  # the bare price was another's
+        price = self.prices.get(held.symbol, None if taken else self.only)
         if price is None:
             raise UsageError(f"There is no price for {held.symbol}.", f"Add: --exit-price {held.symbol}=PRICE")
+        if held.symbol in self._booked:
+            raise Disagreement("it appeared while the exit was booked, or was not closed with it.")
+        self._booked.add(held.symbol)
         return _by_hand(held.account, price)
 
 
@@ -165,8 +172,9 @@ def find_position(positions: Iterable[Held], symbol: str, account: str | None) -
     if len(matches) == 1:
         return matches[0]
     if not matches:
-        known = ", ".join(f"{h.symbol} ({h.account.name})" for h in mine) or "none at all"
-        raise UsageError(f"{symbol} is not held. Open positions: {known}.", "See: atb db positions")
+        known = ", ".join(f"{h.symbol} ({h.account.name})" for h in mine or held) or "none at all"
+        whose = f" by an account {account}" if account and not mine else ""
+        raise UsageError(f"{symbol} is not held{whose}. Open positions: {known}.", "See: atb db positions")
     names = ", ".join(h.account.name for h in matches)
     raise UsageError(f"{symbol} is held by more than one account: {names}.", "Say which: --account NAME")
 
@@ -209,17 +217,25 @@ def close_all(
     line: Line, account: AccountRow, epoch: int, closer: Closer, *, reason: str, evidence: str,
     fee_bps: Decimal = DEFAULT_FEE_BPS,
 ) -> tuple[list[Closed], list[tuple[Held, AtbError]]]:  # fmt: skip
-    """Close all that a fenced account holds. Returns what was closed, and what is held all the same, and why."""
+    """Close all that a fenced account holds, and what appears meanwhile, such as an import. Returns what was closed, and
+    what is held all the same, and why."""
     closed: list[Closed] = []
     failed: dict[tuple[str, str], AtbError] = {}
-    for held in line.surely(lambda connection: open_positions(connection, account)):
-        try:
-            execution = closer.close(held)
-            body = _body(held, execution, held.size, reason, evidence, fee_bps)
-            closed.append(_book(line, held, epoch, execution, body))
-        except AtbError as error:
-            line.connection.rollback()
-            failed[held.market, held.symbol] = error
+    refused: set[Held] = set()
+    for _ in range(LOOKS):
+        seen = line.surely(lambda connection: open_positions(connection, account))
+        if not (left := [held for held in seen if held not in refused]):
+            break
+        for held in left:
+            try:
+                execution = closer.close(held)
+                body = _body(held, execution, held.size, reason, evidence, fee_bps)
+                closed.append(_book(line, held, epoch, execution, body))
+                failed.pop((held.market, held.symbol), None)
+            except AtbError as error:
+                line.connection.rollback()
+                refused.add(held)
+                failed.setdefault((held.market, held.symbol), error)
     if closer.orders_are_gone:
         _cancel(line, account, epoch, f"{reason}: {evidence}")
     still = line.surely(lambda connection: open_positions(connection, account))
@@ -240,7 +256,8 @@ def _body(
 
 def _book(line: Line, held: Held, epoch: int, execution: Execution, body: dict[str, Any]) -> Closed:
     name = fill_id(held.symbol, body["side"], body["venue_trade_id"], held.market)
-    line.append(held.account.id, epoch, [Entry(name, "fill", datetime.now(UTC), body, held.session_id)])
+    at = line.surely(lambda connection: now_and_not_before(connection, held.account.id))
+    line.append(held.account.id, epoch, [Entry(name, "fill", at, body, held.session_id)])
     booked, pnl, left = line.surely(lambda connection: _outcome(connection, held, name))
     known = body["qty"] - booked
     how = f"{known:f} of it was booked already as the exchange's own" if known else execution.how

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from atb.core.process import Process
 
 DEFAULT_PORT = 8000
 FOLDER = "engines"
@@ -154,24 +155,16 @@ def _read(path: Path) -> Registered:
     """One that cannot be read is one that is not well, not one that is not there."""
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        pid, port = int(told["process"]["pid"]), int(told.get("health_port") or 0)
+        process, port = Process(**told["process"]), int(told.get("health_port") or 0)
+        process = process._replace(pid=int(process.pid))
         session, host = int(told.get("session_id") or 0), str(told.get("health_host") or "")
-        return Registered(str(told["account"]), session, pid, port or None, host, _trouble(pid, port))
+        return Registered(str(told["account"]), session, process.pid, port or None, host, _trouble(process, port))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return Registered(path.stem, 0, 0, None, trouble=f"{path} cannot be read.")
 
 
-def _trouble(pid: int, port: int) -> str:
-    if not _lives(pid):
-        return f"Process {pid} is gone, and did not end its session."
-    return "" if port else f"Process {pid} serves no health: its port was taken."
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
-    return True
+def _trouble(process: Process, port: int) -> str:
+    """One of another container is asked all the same: its pid means nothing here, its port may."""
+    if process.is_gone or process.was_before_restart:
+        return f"Process {process.pid} is gone, and did not end its session."
+    return "" if port else f"Process {process.pid} serves no health: its port was taken."

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atb.core.errors import AtbError, DataError, UsageError
 from atb.core.timeframe import parse_time_ms
@@ -14,25 +14,35 @@ from atb.core.types import symbol_for
 from atb.ledger.accounts import AccountRow, all_accounts
 from atb.ledger.entries import Entry, fill_id
 from atb.ledger.line import Line
+from atb.ops.closing import open_positions
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
 NEEDED = ("time", "symbol", "side", "qty", "price", "trade_id")
+CLOCKS_DIFFER = timedelta(days=1)  # whatever the time zone
 OPTIONAL = ("fee", "fee_asset", "fee_quote", "client_order_id")
 
 
-def import_file(line: Line, path: Path, account: str | None) -> tuple[int, int]:
-    """Append the file's executions to an account, all or none. Returns how many were new, and how many were there."""
+class Imported(NamedTuple):
+    """How many executions were new, and how many were there. short: what more was sold of, on a spot account, than bought."""
+
+    booked: int
+    known: int
+    short: list[str]
+
+
+def import_file(line: Line, path: Path, account: str | None) -> Imported:
+    """Append the file's executions to an account, all or none."""
     chosen = _account(line.connection, account)
     entries = [_entry(chosen, path, number, row) for number, row in _rows(path)]
-    row = line.connection.execute("SELECT epoch FROM authority WHERE account_id = %s", (chosen.id,)).fetchone()
-    assert row is not None
     # Asked before: an append that had to find out whether it was written does not know what was new.
     new = {entry.id for entry in entries} - _known(line.connection, chosen, entries)
     line.connection.rollback()
-    line.append(chosen.id, row[0], sorted(entries, key=lambda entry: entry.at))
-    return len(new), len(entries) - len(new)
+    line.append_beside(chosen.id, sorted(entries, key=lambda entry: entry.at))
+    held = line.surely(lambda connection: open_positions(connection, chosen))
+    short = [h.symbol for h in held if h.side == "SHORT" and h.market == "spot"]
+    return Imported(len(new), len(entries) - len(new), short)
 
 
 def _known(connection: Connection[Any], account: AccountRow, entries: list[Entry]) -> set[str]:
@@ -96,6 +106,8 @@ def _entry(account: AccountRow, path: Path, line: int, row: dict[str, str]) -> E
         body |= {name: _number(row[name], name) for name in ("fee", "fee_quote") if row.get(name)}
         body |= {name: row[name] for name in ("fee_asset", "client_order_id") if row.get(name)}
         at = datetime.fromtimestamp(parse_time_ms(row["time"], "time") / 1000, UTC)
+        if at > datetime.now(UTC) + CLOCKS_DIFFER:  # an engine asks for executions since the latest that it knows
+            raise UsageError(f"time {row['time']} is in the future.")
     except AtbError as error:
         raise DataError(f"{path}, line {line}: {error.what}") from None
     return Entry(fill_id(symbol.id, side, row["trade_id"], symbol.market), "fill", at, body)

@@ -173,6 +173,7 @@ def _raise_for(problems: list[Problem], gone: list[Problem], say: Say, report: R
 def _restored(connection: Any) -> str | None:
     """Which dump this database came from, if it was restored."""
     row = connection.execute(
-        "SELECT dump_id, made_at, date_trunc('second', now() - made_at)::text FROM backup_stamp WHERE state = 'in_dump'"
+        "SELECT dump_id, made_at, date_trunc('second', greatest(now() - made_at, interval '0'))::text FROM backup_stamp "
+        "WHERE state = 'in_dump'"
     ).fetchone()
     return None if row is None else f"Restored from dump {row[0]} of {row[1]:%Y-%m-%d %H:%M} UTC, {row[2]} old"
