@@ -6,18 +6,20 @@ PY := .venv/bin/python
 DATA ?=
 SYMBOL ?=
 
+N ?= 1000
 CHAOS_RUNS ?= 1000
 JOBS ?= 2
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: help setup dev demo test check slow chaos bench lock clean
+.PHONY: help setup dev demo test check slow chaos chaos-database bench lock clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
 	@echo "make setup   only set up                       make bench   measure, against peers too"
 	@echo "make check   lint, types, import contracts     make slow    the longer seeded suites"
 	@echo "make lock    pin the dependencies again        make clean   remove .venv and caches"
-	@echo "make chaos   kill the database server a thousand times in the middle of its work"
+	@echo "make chaos N=10000   so many bad days of the live engine: faults at every request, kills at every step"
+	@echo "make chaos-database  kill the database server a thousand times (CHAOS_RUNS) in the middle of its work"
 
 setup:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found; set PYTHON=/path/to/python3." >&2; exit 1; }
@@ -53,4 +55,7 @@ clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 
 chaos: dev
+	$(PY) -m tests.sim.chaos --runs $(N) --jobs $(JOBS)
+
+chaos-database: dev
 	CHAOS_RUNS=$(CHAOS_RUNS) $(PY) -m pytest -m slow -k server tests/ledger/test_kill.py

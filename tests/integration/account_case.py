@@ -25,7 +25,7 @@ def check(place: Place) -> None:
 
 def rows(place: Place, sql: str) -> list[dict[str, Any]]:
     ran = place.shell("db", "query", "--json", sql, ok=True)
-    return list(json.loads(ran.out))
+    return list(json.loads(ran.out, parse_float=Decimal))
 
 
 def _orders(place: Place) -> Iterator[str]:
@@ -69,7 +69,7 @@ def _position(place: Place) -> Iterator[str]:
     held = sum(
         (Decimal(row["size"]) for row in rows(place, "SELECT size FROM positions WHERE status = 'OPEN'")), Decimal(0)
     )
-    there = place.total("BTC")
+    there = place.total("BTC") if "BTC" in place.account["balances"] else Decimal(0)
     if not held <= there < held + LOT:
         yield f"{there} BTC are there, {held} are held"
     stops = sum(Decimal(order["origQty"]) - Decimal(order["executedQty"]) for order in place.resting)

@@ -15,7 +15,7 @@ import pytest
 from tests.database import Postgres
 from tests.integration.account_case import check
 from tests.integration.test_live_trading import until
-from tests.integration.test_real_money import Place, killed, server, stopped  # noqa: F401
+from tests.integration.test_real_money import Place, answering, killed, server, stopped  # noqa: F401
 
 HIGH, LOW = "40500", "38900"  # above the strategy's level and below it, and above its stop
 LONGEST_S = 18.0  # from a start to a kill: a candle closes 12 s after one begins
@@ -79,6 +79,7 @@ class Victim:
         if self.price == LOW:
             self.turn()
         self.process = self.place.start("--resume-from-last-balance")
+        answering(self.place)
         until(lambda: self.place.resting and self.place.total("BTC") > Decimal("0.01"), "a position with its stop")
         stopped(self.process)
 

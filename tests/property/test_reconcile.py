@@ -270,6 +270,20 @@ def test_that_others_lock_the_coins_is_said_when_they_are_the_accounts() -> None
     assert diff(sides.books, VENUE, TRADED, IDENTITY, Snapshot(enough)).lines == ()
 
 
+def test_what_an_order_of_ours_may_have_bought_is_nobody_elses() -> None:
+    """The first of a symbol: its coins may be there before its execution is told."""
+    sides, name = Sides(), client_order_id(IDENTITY, BTC.id, 0, "entry")
+    body = {
+        "client_order_id": name, "symbol": BTC.id, "market": BTC.market, "side": "buy", "type": "market",
+        "qty": Decimal("0.1"), "price": None, "stop_price": None, "purpose": "entry",
+    }  # fmt: skip
+    sides.take([Entry(f"intent:{name}", "intent", LATER, body)])
+    sides.move("BTC", Decimal("0.1"))
+    assert [line.action for line in sides.look().lines] == [REFUSE]
+    sides.take([Entry("end", "order", LATER, {"client_order_id": name, "state": "denied", "reason": ""})])
+    assert [line.action for line in sides.look().lines] == [BOOK]
+
+
 def test_a_symbol_that_was_never_traded_has_no_secrets() -> None:
     sides = busy()
     sides.move("ETH", Decimal(3))

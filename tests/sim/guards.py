@@ -17,12 +17,12 @@ CONCLUDE = Executor._conclude
 
 
 class Guard(NamedTuple):
-    """where, name: what protects; worse: what is put there. fault: what it is for."""
+    """where, name: what protects; worse: what is put there. fault: at the exchange, what it is for."""
 
     where: Any
     name: str
     worse: Any
-    fault: Fault | None = None
+    fault: Fault = Fault("*", "outage")
 
     @property
     def switched_off(self) -> tuple[Any, str, Any]:

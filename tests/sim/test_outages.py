@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from atb.core.errors import AtbError
 from atb.execution import spooling_journal
-from atb.execution.executor import Executor
-from atb.execution.spool import Merged, Spool
 from atb.ledger.connect import Where
 from atb.ledger.embedded import stop
-from atb.ledger.entries import Entry
 from tests.ledger.conftest import copy_template
 from tests.ledger.victim import Victim
+from tests.sim.guards import WITHOUT_DATABASE
 from tests.sim.mortal import MortalJournal
 from tests.sim.test_simulation import check
 from tests.sim.weather import Door, Weather
@@ -92,39 +89,18 @@ def test_days_on_which_it_is_killed(
     through(database(), Weather(victim, seed, 0.003, 500), tmp_path, seed)
 
 
-def forgets(self: Spool, append: Callable[[Sequence[Entry]], object]) -> Merged:
-    self.path.unlink()
-    return Merged()
-
-
-def never_folds_anew(self: Executor) -> bool:
-    self.merges = self.journal.merges
-    return False
-
-
-def enters_all_the_same(entry: Entry) -> bool:
-    return False
-
-
-GUARDS: dict[str, tuple[Any, str, Any]] = {
-    "what was spooled is merged": (Spool, "merge", forgets),
-    "what was merged is folded anew": (Executor, "_folds_anew", never_folds_anew),
-    "nothing is entered meanwhile": (spooling_journal, "_enters", enters_all_the_same),
-}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("guard", GUARDS)
+@pytest.mark.parametrize("name", WITHOUT_DATABASE)
 def test_without_a_guard_something_is_found(
-    database: Callable[[], Where], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guard: str
+    database: Callable[[], Where], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    where, name, worse = GUARDS[guard]
-    monkeypatch.setattr(where, name, worse)
-    if where is spooling_journal:
+    guard = WITHOUT_DATABASE[name]
+    monkeypatch.setattr(*guard.switched_off)
+    if guard.where is spooling_journal:
         monkeypatch.setattr(MortalJournal, "away", False)  # the plan's own look at it, too
     for seed in BUSY:
         try:
             behind_a_door(database(), tmp_path, seed)
         except (AssertionError, AtbError, ArithmeticError, LookupError, ValueError):
             return
-    pytest.fail(f"nobody misses that {guard}")
+    pytest.fail(f"nobody misses it: {name}")

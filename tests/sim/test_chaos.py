@@ -1,0 +1,72 @@
+"""A fixed set of the days of `make chaos`, and that it finds something where there is something to be found."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from atb.ledger.connect import Where
+from tests.database import Postgres, postgres
+from tests.sim.chaos import run
+from tests.sim.guards import AT_THE_EXCHANGE
+
+ROOT = Path(__file__).resolve().parents[2]
+FOUND_ONCE = (2017, 2065, 2077, 2079)  # what was wrong on these days is mended
+Database = Callable[[], Where]
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    with postgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield lambda: _where(server)
+
+
+def _where(server: Postgres) -> Where:
+    return server.where(server.database())
+
+
+def lived(seed: int, where: Where) -> None:
+    ran = run(seed, where)
+    assert not ran.findings, ran
+    assert ran.died.total() > 0, "nobody was killed"
+
+
+@pytest.mark.parametrize("seed", [*range(6), *FOUND_ONCE])
+def test_a_day_of_chaos_ends_well(database: Database, seed: int) -> None:
+    lived(seed, database())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(10_000, 10_200, 20))
+def test_days_of_chaos_end_well(database: Database, first: int) -> None:
+    for seed in range(first, first + 20):
+        lived(seed, database())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AT_THE_EXCHANGE)
+def test_without_a_guard_something_is_found(database: Database, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(*AT_THE_EXCHANGE[name].switched_off)
+    assert any(run(seed, database()).findings for seed in range(60))
+
+
+def chaos(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.sim.chaos", "--jobs", "1", *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_command_counts_and_says_so() -> None:
+    ran = chaos("--runs", "2")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("2 runs in ") and "duplicate order: 0, orphan position: 0" in ran.stdout
+    assert "2 of 2 runs" in ran.stderr
+
+
+@pytest.mark.slow
+def test_the_command_fails_where_something_is_found() -> None:
+    ran = chaos("--runs", "40", "--without", "unknown")
+    assert ran.returncode == 1 and "seed " in ran.stderr
