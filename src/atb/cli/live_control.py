@@ -309,6 +309,7 @@ def _halt_here(error: DatabaseError, account: str | None, reason: str) -> None:
 
 def resume(reason: Reason, account: AccountName = None, session_id: SessionId = None) -> None:
     from atb.ops import control
+    from atb.ops.status import text_of
 
     def tell(status: AccountStatus, done: bool) -> str:
         name = status.account.name
@@ -317,7 +318,7 @@ def resume(reason: Reason, account: AccountName = None, session_id: SessionId = 
         again = f"Entries of {name} go on. It was halted: {status.halt_reason}."
         if status.drawdown_frac is None:
             return again
-        return f"{again} The drawdown of {status.drawdown_frac:.2%} is over: it begins anew at {status.equity:f}."
+        return f"{again} The drawdown of {status.drawdown_frac:.2%} is over: it begins anew at {text_of(status.equity)}."
 
     _clear_file(_controlled(control.resume, tell, reason, account, session_id))
 

@@ -154,7 +154,7 @@ def _prepare(feed: Feed) -> None:
 
 def _say(facts: Mapping[str, str], tell: Callable[[Event], None]) -> None:
     for name, text in facts.items():
-        tell(Event("info", name.replace(" ", "_"), text))
+        tell(Event("info", "start", f"{name}: {text}"))
 
 
 @contextlib.contextmanager
