@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import database, engine, ledger, ml, peers, shell, stages
+from benchmarks import database, emergency, engine, ledger, live, live_process, ml, peers, shell, stages
 from benchmarks.measure import Row, show
 
 SECTIONS: dict[str, tuple[str, Callable[[bool], list[Row]]]] = {
@@ -19,6 +19,8 @@ SECTIONS: dict[str, tuple[str, Callable[[bool], list[Row]]]] = {
     "shell": ("Whole commands, in multiples of python -c pass", shell.commands),
     "ledger": ("The ledger: appending, folding, auditing", ledger.appends),
     "database": ("atb db, in multiples of python -c pass", database.commands),
+    "live": ("Live trading", lambda quick: [*live.latencies(quick), *live.resumes(quick), *live_process.starts(quick)]),
+    "emergency": ("An emergency close at the loopback exchange", emergency.closing),
     "imports": ("Imports, in multiples of python -c pass", shell.imports),
     "stages": ("Where the rest goes: one run with its summary", stages.of_a_run),
     "command": ("Where the rest goes: atb backtest sma_cross over 2,000 stored candles", stages.of_a_command),

@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from atb.live.mode import Mode
     from atb.live.prepare import Desk as LiveDesk
     from atb.live.prepare import Ready
+    from atb.live.recorded import Recorded
     from atb.live.rehearsal import Rehearsal
     from atb.live.request import LiveRequest
     from atb.live.run import Around
     from atb.live.screen import Looks
+    from atb.live.session_parity import Part, SessionParity
     from atb.strategy.contract import Strategy
     from atb.strategy.loader import LoadedStrategy, StrategyFile
     from atb.venue.broker import Broker
@@ -184,7 +186,76 @@ class App:
         return Rehearsal(
             request.strategy, sources[0].timeframe, parts, make_rules(policy, request.fee_bps, request.slippage_bps),
             request.initial_balance, [source.describe() for source in sources], policy.digest(), notes,
+            self.load_strategy(request.strategy).sha256,
         )  # fmt: skip
+
+    def session_parity(
+        self, number: int, files: Sequence[Path], warn: Say, progress: Progress
+    ) -> tuple[Recorded, SessionParity]:
+        """A session against the backtest of the candles that it saw: of `files`, else of the store and its exchange."""
+        from atb.ledger.migrate import check_schema
+        from atb.ledger.reading import reading
+        from atb.live.recorded import read_recorded
+        from atb.live.session_parity import compare_session
+
+        where = self.database_to("read", warn)
+
+        def work(connection: Any) -> Recorded:
+            check_schema(connection, where)
+            connection.rollback()
+            return read_recorded(connection, number, where.shown)
+
+        recorded = reading(where, work)
+        strategies, changed = self._strategies_of(recorded, warn)
+        recorded = recorded._replace(changed=changed)
+        return recorded, compare_session(recorded, self._candles_of(recorded, strategies, files, warn, progress))
+
+    def _strategies_of(self, recorded: Recorded, warn: Say) -> tuple[list[Strategy], str]:
+        """One a symbol, and what of them is known to be another one now. None where they cannot be had any more."""
+        from atb.core.errors import AtbError
+        from atb.core.timeframe import in_ms
+        from atb.live.signal_config import what_changed
+
+        session, config = recorded.session, recorded.config
+        if "params" not in config:
+            warn("The session does not say its strategy's parameters: its signals are taken as they were recorded.")
+            return [], ""
+        made, names = [], [traded.symbol.id for traded in recorded.traded]
+        try:
+            loaded = self.load_strategy(session.strategy)
+            for name in names:
+                made.append(loaded.make(config["params"]))
+                at, version = in_ms(session.opened_at), config.get("models", {}).get(name)
+                self.attach_model(made[-1], name, session.timeframe, at, version)
+        except AtbError as error:
+            warn(f"The signals are taken as they were recorded: {error.what}")
+            return [], ""
+        return made, what_changed(config, loaded.sha256, dict(zip(names, made, strict=True)))
+
+    def _candles_of(
+        self, recorded: Recorded, strategies: list[Strategy], files: Sequence[Path], warn: Say, progress: Progress
+    ) -> list[Part]:
+        """Each symbol's candles from what the first window looks back on to the last close, and the signals they give."""
+        from atb.backtest.request import Request, Span
+        from atb.backtest.sources import open_sources
+        from atb.live.recorded import refuse_without_files
+        from atb.live.session_parity import Part, history_of
+        from atb.strategy.signals import compute_signals
+
+        if not files:
+            refuse_without_files(recorded)
+        span = Span(*recorded.span_ms)
+        names = tuple(traded.symbol.id for traded in recorded.traded)
+        provider = "file" if files else recorded.account.venue
+        asked = Request(
+            recorded.session.strategy, names, recorded.session.timeframe, provider, tuple(files), span
+        )  # fmt: skip
+        parts = []
+        for s, source in enumerate(open_sources(asked, self.surroundings(warn, progress))):
+            strategy = strategies[s] if strategies else None
+            candles = source.read(history_of(strategy))
+            parts.append(Part(candles, None if strategy is None else compute_signals(strategy, candles)))
+        return parts
 
     def database_for_trading(self, warn: Say) -> Where:
         """The database that a session writes into: where nothing is set, atb's own server, which is started."""

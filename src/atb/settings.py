@@ -33,6 +33,7 @@ VENUES = ("binance", "coinbase")
 # Where test money is traded; Coinbase has nothing but fixed answers.
 TESTNETS = {"binance": ("https://testnet.binance.vision", "wss://stream.testnet.binance.vision")}
 REAL_HOSTS = ("binance.com", "coinbase.com")
+NOT_NEEDED = ("ENABLE_TRADING", "ATB_BINANCE_WS_URL", "ATB_LOG_DIR")  # by whoever only closes
 SWITCH = {"": False, "0": False, "false": False, "no": False, "off": False}
 SWITCH |= {"1": True, "true": True, "yes": True, "on": True}
 
@@ -114,10 +115,12 @@ class Settings(NamedTuple):
         return TESTNETS[venue][which]
 
 
-def load_settings() -> Settings:
-    """Settings from the environment and ./.env."""
-    own, notes = _read_dotenv(Path(".env"))
+def load_settings(*, forgiving: bool = False) -> Settings:
+    """Settings from the environment and ./.env. forgiving: what cannot be read is left out and noted, for what must go on."""
+    own, notes = _read_dotenv(Path(".env"), forgiving)
     env = {**own, **os.environ}
+    if forgiving:  # what an end of all trading does not ask for
+        env = {name: value for name, value in env.items() if name not in NOT_NEEDED}
     return Settings(
         home=_folder(env, "ATB_HOME", _data_home(env)),
         cache=_folder(env, "ATB_CACHE", _cache_home(env)),
@@ -238,8 +241,9 @@ def _keys(env: Mapping[str, str]) -> dict[str, ApiKey]:
     return keys
 
 
-def _read_dotenv(path: Path) -> tuple[dict[str, str], list[str]]:
-    """The values of a .env file, and a note for each line that gives none or a name that atb does not know."""
+def _read_dotenv(path: Path, forgiving: bool = False) -> tuple[dict[str, str], list[str]]:
+    """The values of a .env file, and a note for each line that gives none or a name that atb does not know. forgiving: also
+    of one that is only partly text, or of one that cannot be read at all."""
     if not path.is_file():
         return {}, []
     import io
@@ -248,9 +252,11 @@ def _read_dotenv(path: Path) -> tuple[dict[str, str], list[str]]:
     from dotenv.parser import parse_stream
 
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8", errors="replace" if forgiving else "strict") as file:
             bindings = list(parse_stream(file))
     except (OSError, UnicodeDecodeError) as error:
+        if forgiving:
+            return {}, [f"{path.absolute()} cannot be read: {error}."]
         raise UsageError(f"The settings file {path.absolute()} cannot be read: {error}.") from None
     good = "".join(b.original.string for b in bindings if not b.error)
     values = dotenv_values(stream=io.StringIO(good))  # with ${NAME} filled in

@@ -343,7 +343,7 @@ def test_the_engine_that_was_fenced_can_write_nothing_more(db: Shell, ledger: Bo
         ledger.append(ledger.fill("buy", "1", "1", "99", 600))
 
 
-def test_emergency_close_all_of_real_money_sends_nothing_and_says_so(db: Shell) -> None:
+def test_emergency_close_all_of_real_money_needs_its_key_or_what_was_done_by_hand(db: Shell) -> None:
     with psycopg.connect(db.env["DATABASE_URL"]) as connection:
         real = book(connection, "binance-main", "real")
         real.append(real.fill("buy", "0.1", "50000", "1"), real.fill("buy", "1", "3000", "1", symbol="ETHUSDT"))
@@ -353,7 +353,7 @@ def test_emergency_close_all_of_real_money_sends_nothing_and_says_so(db: Shell) 
     assert "--session-id N --record-only --exit-price ADAUSDT=PRICE" in ran.err
     db("db", "close-position", "--symbol", "ADAUSDT", "--exit-price", "2", ok=True)
     ran = db(*close)
-    assert ran.code == 4 and "nothing was sent" in ran.message and "--record-only" in ran.err
+    assert ran.code == 2 and "There is no key for binance" in ran.message and "--record-only" in ran.err
     assert db("db", "query", "SELECT count(*) FROM positions WHERE status = 'OPEN'").out == "2\n"
     ran = db(*close, "--record-only", "--exit-price", "50000")
     assert ran.code == 2 and "One price for several symbols" in ran.message
@@ -407,7 +407,7 @@ def test_working_orders_of_real_money_keep_it_from_being_done(db: Shell) -> None
     planned = db(*close, "--dry-run", "--json", ok=True).json
     assert [plan["what"] for plan in planned] == ["cancel atb-1 (intent)"]
     ran = db(*close)
-    assert ran.code == 4 and "1 orders of binance-main may still work at the exchange (atb-1)" in ran.message
+    assert ran.code == 2 and "binance-main was halted, and could not be closed: There is no key" in ran.message
     db(*close, "--record-only", ok=True)
     assert db("db", "query", "SELECT state FROM orders").out == "cancelled\n"
     assert db("db", "verify").code == 0
@@ -425,7 +425,7 @@ def test_another_real_account_is_not_forgotten(db: Shell, ledger: Book) -> None:
         ledger.append(ledger.mark(999, BTCUSDT="1"))
     assert db("db", "query", "SELECT count(*) FROM positions WHERE status = 'OPEN'").out == "2\n"
     ran = db("db", "emergency-close-all", "--session-id", ledger.session, "--all")
-    assert ran.code == 4 and "binance-main" in ran.message
+    assert ran.code == 2 and "binance-main" in ran.message
     assert db("db", "query", "SELECT count(*) FROM positions WHERE status = 'OPEN'").out == "1\n"
 
 

@@ -82,8 +82,6 @@ def test_a_signal_ends_it_after_the_candle(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--symbol", "BTCUSDT"], 2, "is not in it yet"),
-        (["--symbol", "BTCUSDT", "--provider", "binance"], 2, "'binance' is no provider of this version's atb live"),
         (["--symbol", "BTCUSDT", "--provider", "replay"], 2, "needs candles"),
         ([*REPLAY, "--speed", "fast"], 2, "--speed fast is no speed"),
         ([*REPLAY, "--speed", "-1"], 2, "--speed -1 is no speed"),

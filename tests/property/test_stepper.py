@@ -88,3 +88,26 @@ def test_a_fill_in_parts_is_one_entry() -> None:
     assert short.account.waiting_entries == 1
     short.settled(0)
     assert short.account.waiting_entries == 0 and short.positions[0].target_qty == short.positions[0].qty == 10
+
+
+def test_met_and_closed_candle_by_candle_it_is_the_loop() -> None:
+    """What candles fill is the loop's too, from any state on: half of the way by `meet`, on a copy."""
+    told = 0
+    for seed in range(60):
+        case = Case(seed)
+        run, line = case.engine("plain"), timeline(*case.series())
+        stepper, fills = Stepper(case.markets, make_rules(case.policy, *case.costs), case.balance), 0
+        for t in range(run.rows):
+            if t == run.rows // 2:
+                left, stepper = stepper, stepper.copy()
+                before = repr(left.account.as_tuple())
+            columns = [[float(c[t]) for c in line.columns[name]] for name in ("open", "high", "low", "close", "signal")]
+            fills += len(stepper.meet(*columns[:3]))
+            stepper.close(int(line.open_time[t]), columns[3], columns[4])
+            assert stepper.account.equity == run.equity[t], (seed, t)
+        assert fills == len(run.fills)
+        assert repr(stepper.account.as_tuple()) == repr(run.account.as_tuple()), f"seed {seed}"
+        assert stepper.decisions == run.decisions.tolist()
+        assert repr(left.account.as_tuple()) == before, "a copy goes its own way"
+        told += fills
+    assert told > 100

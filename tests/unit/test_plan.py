@@ -73,6 +73,18 @@ def test_a_part_that_somebody_else_sold_is_not_bought_back(books: Books) -> None
     assert [w.order.qty for w in step(books).place] == [Decimal("0.600")]
 
 
+def test_more_than_one_order_may_be_is_traded_in_several(books: Books) -> None:
+    books.hold()
+    books.state.traded[0] = Traded(BTC, RULES._replace(max_qty=Decimal("0.3")))
+    books.state.stepper.want(0, 0, STOP_LOSS)
+    for trade in range(2, 6):
+        (sale,) = step(books).place
+        assert sale.order.qty == (Decimal("0.300") if trade < 5 else Decimal("0.100"))
+        books.order(f"x{trade}", "exit", "sell", str(sale.order.qty))
+        books.fill(str(trade), "sell", str(sale.order.qty), "101", f"x{trade}")
+    assert books.state.held(0) == 0 and step(books) == NOTHING
+
+
 def test_a_part_of_a_stop_is_not_bought_back(books: Books) -> None:
     books.hold()
     books.order("s", "stop", "sell", "1", "stop", stop="95")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atb.cli import db_backup, db_closing
+from atb.cli import db_backup, db_closing, db_emergency
 from atb.cli.lean import LeanCommand, LeanGroup
 
 if TYPE_CHECKING:
@@ -255,6 +255,7 @@ _register_list("events", "What happened, the latest first.")
 
 
 db_closing.register(app)
+db_emergency.register(app)
 db_backup.register(app)
 
 

@@ -1,21 +1,19 @@
-"""`atb db close-position`, `emergency-close-all` and `import-trades`: what an operator closes, or did by hand."""
+"""`atb db close-position` and `import-trades`: what an operator did by hand."""
 
 from __future__ import annotations
 
-import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atb.cli.changing import confirm, open_line, typed_here
+from atb.cli.changing import open_line, typed_here
 from atb.cli.console import open_app, warn
 from atb.cli.lean import LeanCommand
 
 if TYPE_CHECKING:
     from atb.core.errors import AtbError
-    from atb.ledger.accounts import AccountRow
     from atb.ops.closing import Closed, Held
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -31,17 +29,6 @@ def register(app: typer.Typer) -> None:
         "is seen. Nothing is sent to the exchange.\n\n\b\n"
         'Example:\n  atb db close-position --symbol BTCUSDT --exit-price 50000 --exit-reason "manual_close"',
     )(close_position)
-    app.command(
-        "emergency-close-all",
-        cls=LeanCommand,
-        help="Halt and fence the account of a session, then close all that it holds.\n\n"
-        "Paper accounts close at their last mark. For real money this version sends nothing: close at the exchange, "
-        "then --record-only. Exit code 0 only when nothing is left open.\n\n\b\n"
-        "Examples:\n  atb db emergency-close-all --session-id 7 --dry-run\n"
-        '  atb db emergency-close-all --session-id $(atb db query "SELECT id FROM trading_sessions\n'
-        '    ORDER BY start_time DESC LIMIT 1;")\n'
-        "  atb db emergency-close-all --session-id 7 --record-only --exit-price BTCUSDT=50000",
-    )(emergency_close_all)
     app.command(
         "import-trades",
         cls=LeanCommand,
@@ -77,62 +64,6 @@ def close_position(
     _print_receipt([receipt], [], json)
     if quantity is None and receipt.left:
         warn(f"{receipt.left:f} {receipt.symbol} is held still: it was entered while this was booked.")
-
-
-def emergency_close_all(
-    session_id: Annotated[str, typer.Option(help="Session whose account is closed.", metavar="N")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="Close every other real account, too.")] = False,
-    record_only: Annotated[
-        bool, typer.Option("--record-only", help="Book what was closed by hand; send nothing.")
-    ] = False,
-    exit_price: Annotated[
-        list[str] | None, typer.Option(help="With --record-only: PRICE or SYMBOL=PRICE.", metavar="[SYMBOL=]PRICE")
-    ] = None,
-    exit_reason: Annotated[str, typer.Option(help="Why.")] = "emergency_close",
-    fee_bps: FeeBps = "10",
-    json: Json = False,
-) -> None:
-    from atb.core.errors import UsageError
-    from atb.ops.closing import fence_and_halt, working_orders
-    from atb.ops.emergency import account_of, check_prices, close_accounts, closer_for, concerned, plan_lines
-
-    if exit_price and not record_only:
-        raise UsageError("--exit-price says what was closed by hand.", "Add --record-only.")
-    why: dict[str, Any] = {"reason": _reason(exit_reason), "evidence": typed_here()}
-    closer, fee = closer_for(record_only, exit_price or []), _fee(fee_bps)
-    with open_line(open_app()) as line:
-        named = account_of(line.connection, session_id, line.where.shown)
-        asks = sys.stdin.isatty() and sys.stderr.isatty()
-        fenced: dict[AccountRow, int] = {}
-        if not dry_run and not asks:  # it was typed: nothing that is read below may keep the engine trading
-            fenced[named] = fence_and_halt(line, named, **why)
-        accounts = concerned(line.connection, named, everything)
-        plans = plan_lines(line.connection, accounts)
-        if dry_run:
-            _print_plan(plans, json)
-            check_prices(line.connection, accounts, closer)
-            return
-        if plans and asks:
-            _print_plan(plans, False)
-            confirm("Close all of this?")
-        closed, left, failures = close_accounts(line, accounts, closer, fee_bps=fee, fenced=fenced, **why)
-        orders = [(a.name, name) for a in accounts for name, _, _ in working_orders(line.connection, a)]
-    _print_receipt(closed, left, json)
-    if failures:
-        raise failures[0]
-    _refuse_working(orders)
-
-
-def _refuse_working(orders: list[tuple[str, str]]) -> None:
-    """An order that still works may open what was closed."""
-    from atb.core.errors import ExchangeUnavailable
-
-    if orders:
-        raise ExchangeUnavailable(
-            f"{len(orders)} orders of {orders[0][0]} may still work at the exchange ({orders[0][1]}): nothing was sent.",
-            "Cancel them at the exchange, then run this again with --record-only.",
-        )
 
 
 def import_trades(
@@ -177,21 +108,12 @@ def _fee(text: str) -> Decimal:
     return fee
 
 
-def _print_plan(plans: list[dict[str, Any]], json: bool) -> None:
+def _print_receipt(
+    closed: list[Closed], left: list[tuple[Held, AtbError]], json: bool, more: dict[str, Any] | None = None
+) -> None:
+    """What was done, and then an exit code that tells whether anything is left open. more: for programs."""
     from atb.cli.console import print_json, print_table
-
-    if json:
-        print_json(plans)
-    elif plans:
-        print_table(list(plans[0]), [[str(value) for value in plan.values()] for plan in plans])
-    else:
-        typer.echo("Nothing is open.", err=True)
-
-
-def _print_receipt(closed: list[Closed], left: list[tuple[Held, AtbError]], json: bool) -> None:
-    """What was done, and then an exit code that tells whether anything is left open."""
-    from atb.cli.console import print_json, print_table
-    from atb.core.errors import Disagreement, ExchangeUnavailable, Fenced
+    from atb.core.errors import Fenced
 
     rows: list[dict[str, str]] = [
         {
@@ -204,19 +126,18 @@ def _print_receipt(closed: list[Closed], left: list[tuple[Held, AtbError]], json
         open_ = [
             {"account": h.account.name, "symbol": h.symbol, "qty": f"{h.size:f}", "why": why.what} for h, why in left
         ]
-        print_json({"closed": rows, "left_open": open_})
+        print_json({"closed": rows, "left_open": open_, **(more or {})})
     elif rows:
         print_table(list(rows[0]), [list(row.values()) for row in rows])
-    elif not left:
+    elif not left and not (more or {}).get("failed"):
         typer.echo("Nothing was open.", err=True)
     if left:
         held, why = left[0]
-        more = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
-        what = f"{held.size:f} {held.symbol} of {held.account.name} is still open{more}: {why.what}"
+        others = f" (and {len(left) - 1} more)" if len(left) > 1 else ""
+        what = f"{held.size:f} {held.symbol} of {held.account.name} is still open{others}: {why.what}"
         if isinstance(why, Fenced):  # such as the same command, typed twice: that one closes
             raise Fenced(what, "See who has it: atb db positions, atb db events")
-        error = ExchangeUnavailable if held.account.environment != "paper" else Disagreement
-        raise error(what, _next(held))
+        raise type(why)(what, f"{why.hint} {_next(held)}".strip())
 
 
 def _next(held: Held) -> str:
@@ -224,6 +145,6 @@ def _next(held: Held) -> str:
         return "See: atb db positions, then run this again."
     session = "N" if held.session_id is None else held.session_id  # of an import, say
     return (
-        f"Close it at the exchange, then: atb db emergency-close-all --session-id {session} --record-only "
-        f"--exit-price {held.symbol}=PRICE"
+        f"Run this again. Or close it at the exchange, then: atb db emergency-close-all --session-id {session} "
+        f"--record-only --exit-price {held.symbol}=PRICE"
     )

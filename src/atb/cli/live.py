@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from atb.cli import backtest as options
-from atb.cli import live_control, live_sync
+from atb.cli import live_control, live_parity, live_sync
 from atb.cli.lean import LeanCommand, LeanGroup
 from atb.cli.policy_options import with_policy_options
 
@@ -162,6 +162,7 @@ def run(
 app.command(RUN, cls=LeanCommand, help=HELP, no_args_is_help=True, hidden=True)(with_policy_options(run))
 live_control.register(app)
 live_sync.register(app)
+live_parity.register(app)
 
 
 def _refuse_others(asked: dict[str, Any], names: tuple[str, ...], why: str) -> None:

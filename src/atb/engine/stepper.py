@@ -12,12 +12,13 @@ each close is that of `run`, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 from atb.engine import kernel
 from atb.engine.book import Book, apply_fill
 from atb.engine.fills import close_position, enter_position, want_nothing
 from atb.engine.reasons import COUNT, EMERGENCY_CLOSE
-from atb.engine.records import Market, Rules, flat_position, fresh_account
+from atb.engine.records import FillRow, Market, Rules, flat_position, fresh_account
 
 
 class Stepper:
@@ -30,6 +31,13 @@ class Stepper:
         self.decisions = [0] * COUNT
         self.holds_when_halted = False  # a drawdown halt closes what is held, or else decides on it as before
         self.order = [0] * len(self.markets)
+
+    def copy(self) -> Stepper:
+        """The same state, which goes its own way from here on."""
+        other = Stepper(self.markets, self.rules, 0.0)
+        other.account, other.positions = copy(self.account), [copy(p) for p in self.positions]
+        other.decisions, other.holds_when_halted = list(self.decisions), self.holds_when_halted
+        return other
 
     def add(self, market: Market) -> None:
         """Another symbol, of which nothing is held."""
@@ -63,6 +71,22 @@ class Stepper:
                 self.decisions[reason] += 1
                 reasons[s] = reason
         return reasons
+
+    def meet(self, open_: Sequence[float], high: Sequence[float], low: Sequence[float]) -> list[FillRow]:
+        """What one candle of each symbol fills by the backtest's rules: at the open what waits for it, then what rests.
+
+        NaN: the symbol has none. `close` follows, with the candle's closes.
+        """
+        n, a, made = len(self.markets), self.account, [FillRow() for _ in range(2 * len(self.markets))]
+        opens, highs, lows = ([[value] for value in column] for column in (open_, high, low))
+        count = kernel.fill_at_open(
+            0, n, opens, self.positions, self.markets, a, self.rules, made, 0, self.decisions
+        )  # fmt: skip
+        kernel.held_first(n, self.positions, self.order, a)
+        count = kernel.fill_within(
+            0, n, opens, highs, lows, self.positions, self.order, self.markets, a, self.rules, made, count
+        )  # fmt: skip
+        return made[:count]
 
     def _decide(self, s: int, close: float, signal: float, held: bool) -> int:
         p, market, a, rules = self.positions[s], self.markets[s], self.account, self.rules

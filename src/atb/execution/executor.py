@@ -41,6 +41,8 @@ MOST_STEPS = 12  # in one cycle and symbol; a plan needs at most five
 class Executor(Journaled):
     """One account at one venue. `identity`: what its client order ids are made with. `tell` gets events."""
 
+    window_ms = WINDOW_MS
+
     def __init__(
         self, broker: Broker, journal: Journal, state: TradingState, identity: str, session_id: int | None,
         tell: Callable[[Event], None] = lambda _: None, stop_offset: Decimal = OFFSET,
@@ -53,6 +55,7 @@ class Executor(Journaled):
         self.no_entries: Callable[[], str] = lambda: ""  # why nothing new may be bought now
         self.halted: Callable[[], str] = lambda: ""  # the same, as the file HALT says it (halt_file.HaltFile.why)
         self.hold = ""  # why nothing is entered, though nobody halted the account
+        self.keep: Callable[[TradingState], object] = lambda _: None  # what is known, for when the database is away
 
     def appended(self, entry: Entry) -> None:
         if (event := narrate(entry, self.state)) is not None:
@@ -69,17 +72,24 @@ class Executor(Journaled):
     def act(self) -> None:
         """Do what is left to do, of all that this session trades."""
         for s in range(self.state.count):
-            self.told.ask_again(s)
-            self.carry_on(s)
+            self.act_on(s)
+        self.keep(self.state)
+
+    def act_on(self, s: int) -> None:
+        self.told.ask_again(s)
+        self.carry_on(s)
 
     def pull(self) -> None:
         """Book what happened at the exchange: orders of unknown fate, executions, orders that came to their end."""
         for s in range(self.state.count):
-            self._find([o for o in self.state.working[s].values() if o.state in ("intent", "unknown")])
-            if any(o.state in ("intent", "unknown") for o in self.state.working[s].values()):
-                continue  # a fill of an order that is not known yet would seem foreign
-            self._book_fills(s)  # also of what somebody else sold
-            self._book_ends(s)
+            self.pull_one(s)
+
+    def pull_one(self, s: int) -> None:
+        self._find([o for o in self.state.working[s].values() if o.state in ("intent", "unknown")])
+        if any(o.state in ("intent", "unknown") for o in self.state.working[s].values()):
+            return  # a fill of an order that is not known yet would seem foreign
+        self._book_fills(s)  # also of what somebody else sold
+        self._book_ends(s)
 
     def watch(self, last: Mapping[int, float]) -> None:
         """Sell what should have been sold by an order that the exchange does not have. last: prices by symbol's index."""
@@ -131,7 +141,7 @@ class Executor(Journaled):
         if enters and self._barred(wanted[0]):
             return False  # the next close forgets it
         named = [w.order._replace(client_order_id=self._name(w)) for w in wanted]
-        window = Window(self.broker.now_ms(), WINDOW_MS)  # before the commit: a fence comes after it
+        window = Window(self.broker.now_ms(), self.window_ms)  # before the commit: a fence comes after it
         try:
             self.append([self._intent(w.purpose, order) for w, order in zip(wanted, named, strict=True)])
         except UsageError:  # halted since the last look: the ledger takes no entry

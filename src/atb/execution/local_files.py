@@ -25,21 +25,23 @@ def locked(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def replace(path: Path, content: bytes) -> None:
-    """The whole file at once, so that nobody ever reads a part of it. On disk when this returns."""
+def replace(path: Path, content: bytes, *, sync: bool = True) -> None:
+    """The whole file at once, so that nobody ever reads a part of it. On disk when this returns, unless not to `sync`."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
     handle, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # private
     try:
         with os.fdopen(handle, "wb") as out:
             out.write(content)
             out.flush()
-            os.fsync(out.fileno())
+            if sync:
+                os.fsync(out.fileno())
         Path(made).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             Path(made).unlink()
         raise
-    sync_folder(path.parent)
+    if sync:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

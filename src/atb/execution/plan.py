@@ -142,5 +142,8 @@ def _of_wanted(wanted: Wanted) -> tuple[str, Decimal, Decimal]:
 
 
 def _market(state: TradingState, s: int, side: str, purpose: str, lots: int) -> Wanted:
-    traded = state.traded[s]
-    return Wanted(purpose, NewOrder("", traded.symbol, side, "market", lots_to_base(lots, traded.rules.lot)))
+    """As much of it as one order may be. What is left of a sale is sold next."""
+    symbol, rules = state.traded[s]
+    if rules.max_qty is not None:
+        lots = min(lots, int(rules.max_qty // rules.lot))
+    return Wanted(purpose, NewOrder("", symbol, side, "market", lots_to_base(lots, rules.lot)))

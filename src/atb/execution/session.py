@@ -15,6 +15,7 @@ from typing import Any
 from atb.core.errors import DatabaseError, UsageError
 from atb.core.timeframe import Clock, moment
 from atb.engine.records import Rules
+from atb.execution.account_file import AccountFile
 from atb.execution.authority import WAIT_S, wait_for_authority
 from atb.execution.executor import Event, Executor, Journal, catch_up
 from atb.execution.halt_file import HaltFile
@@ -113,7 +114,7 @@ def open_session(
 
     Whoever holds the account is waited for, for up to `wait_s` seconds; then it is held for `lease_s` seconds at a time.
     `broker` makes the exchange's side from the state: on paper it is what the ledger knows. `home`: the folder of the
-    spool and of the file HALT; with it the session goes on while the database is out.
+    spool, of the file HALT and of what is known here; with it the session goes on while the database is out.
     """
     with connect(where) as connection:
         check_schema(connection, where)
@@ -135,6 +136,8 @@ def open_session(
         if home is not None:
             journal.patience_s = min(patience_s, PATIENCE_S)
             executor.halted = HaltFile(home, account.name).why
+            if wish.environment != "paper":
+                executor.keep = AccountFile(home, account, number).keep
     except BaseException:
         _let_go(journal, epoch)
         raise

@@ -29,6 +29,7 @@ from atb.ledger.records import FINAL_STATES, Key, Order, moment
 
 ZERO = Decimal(0)
 CODES = {name: code for code, name in sorted(REASON_NAMES.items(), reverse=True)}  # of two of a name, the lower
+MOVING = ("fill", "reversal", "attribution")  # kinds of entry that may change what is held, or was
 TARGET_PURPOSES = ("entry", "exit", "partial", "emergency")
 
 
@@ -67,6 +68,15 @@ class TradingState:
         """The state before its first entry."""
         return type(self)(*self.begun_with, self.books.quote)
 
+    def take_over(self) -> None:
+        """All that any session traded is this one's to look after."""
+        self.count = len(self.traded)
+        self.begun_with = list(self.traded), self.begun_with[1]
+
+    def learn(self, traded: Traded) -> None:
+        """What the exchange demands now of a symbol's orders."""
+        self._trade_by(*traded)
+
     def position(self, s: int) -> Position:
         return self.stepper.positions[s]
 
@@ -79,8 +89,9 @@ class TradingState:
     def take(self, seq: int, entry: Entry) -> None:
         """Take one entry in. Entries of symbols that no session has traded change the books alone."""
         s = self._traded(entry.body)
-        before = self.held(s) if s is not None else ZERO
-        money = self._money()
+        moves = entry.kind in MOVING
+        before = self.held(s) if moves and s is not None else ZERO
+        money = self._money() if moves else (ZERO, ZERO, ZERO)
         touched = self.books.apply(seq, entry)
         self.seq = seq
         if (moved := dust_change(entry)) is not None:
@@ -92,6 +103,7 @@ class TradingState:
             self._corrected(touched.refolded, money, entry.body)
         elif entry.kind == "fill" and s is not None:
             self._executed(s, before, ZERO if touched.closed else self.held(s), entry.body)
+        assert moves or not touched.refolded
         for name in touched.orders:
             self._order(self.books.orders[name])
         if entry.kind == "adjustment" and self.begun is None:
@@ -278,9 +290,9 @@ class TradingState:
             p.take = float(order.price)
 
     def _fee_in_quote(self, body: Mapping[str, Any], price: float) -> float:
-        """A fee in base is paid by what is missing from the lots already."""
+        """A fee in base: the coins are missing from the lots, and were paid for."""
         if body.get("fee_asset") == body.get("base"):
-            return 0.0
+            return float(Decimal(body.get("fee", ZERO))) * price
         return float(Decimal(body["fee_quote"] if "fee_quote" in body else body.get("fee", ZERO)))
 
     def _order(self, order: Order) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 ZERO = Decimal(0)
 PLACES = Decimal(1).scaleb(-18)
 DIGITS = 24  # before and after the point of an amount
+PLAIN = re.compile(rf"-?[0-9]{{1,{DIGITS}}}(\.[0-9]{{1,{DIGITS}}})?").fullmatch
 EXACT = Context(prec=120)  # a product of two has 96 digits, a sum of many a few more
 
 FINAL_STATES = frozenset({"filled", "cancelled", "rejected", "expired", "denied"})
@@ -171,6 +173,8 @@ def amount(value: Any) -> Decimal:
 
     Bounded, so that every product and sum of amounts is exact in the precision of the fold.
     """
+    if type(value) is str and PLAIN(value):  # nearly all are: a third of the time
+        return Decimal(value)
     try:
         number = Decimal(value) if isinstance(value, str | int) and not isinstance(value, bool) else value
     except InvalidOperation:

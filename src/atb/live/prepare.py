@@ -18,6 +18,7 @@ from atb.engine.rules import make_rules
 from atb.execution.traded import Traded
 from atb.live.mode import Mode
 from atb.live.request import LiveRequest
+from atb.live.signal_config import signal_config
 from atb.strategy.contract import Strategy, own_policy
 from atb.strategy.loader import LoadedStrategy
 from atb.strategy.signals import lookback_of
@@ -48,13 +49,16 @@ class Ready(NamedTuple):
     account: str
     key_identity: str
     notes: tuple[str, ...]
+    strategy_sha256: str = ""
 
     @property
     def config(self) -> dict[str, Any]:
         """What the session follows, for the ledger."""
         asked = self.asked
+        strategies = {t.symbol.id: strategy for t, strategy in zip(self.traded, self.strategies, strict=True)}
         return {
-            "policy": self.policy.as_dict(), "policy_hash": self.policy.digest(), "params": dict(asked.params),
+            **signal_config(self.strategy_sha256, strategies),
+            "policy": self.policy.as_dict(), "policy_hash": self.policy.digest(),
             "check_interval_s": asked.check_interval_s, "on_halt": asked.on_halt, "venue": asked.venue,
             "fee_bps": asked.fee_bps, "slippage_bps": asked.slippage_bps,
         }  # fmt: skip
@@ -71,7 +75,7 @@ def prepare(asked: LiveRequest, mode: Mode, desk: Desk) -> Ready:
     return Ready(
         asked, mode, policy, make_rules(policy, asked.fee_bps, asked.slippage_bps), traded, strategies,
         tuple(lookback_of(strategy) for strategy in strategies), account_name(asked, mode, desk.fingerprint),
-        "" if mode.is_paper else desk.fingerprint, tuple(notes),
+        "" if mode.is_paper else desk.fingerprint, tuple(notes), desk.loaded.sha256,
     )  # fmt: skip
 
 

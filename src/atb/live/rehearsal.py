@@ -22,6 +22,7 @@ from atb.execution.traded import Traded
 from atb.ledger.connect import Where
 from atb.live.parity import Parity, compare
 from atb.live.replay import Replay
+from atb.live.signal_config import signal_config
 from atb.live.trader import Trader
 from atb.strategy.contract import Strategy
 from atb.strategy.signals import lookback_of
@@ -52,6 +53,7 @@ class Rehearsal(NamedTuple):
     sources: Sequence[str]
     policy_hash: str
     notes: Sequence[str]
+    strategy_sha256: str = ""
 
 
 class Outcome(NamedTuple):
@@ -107,7 +109,9 @@ def _play(
 
 def _wish(asked: Rehearsal, now: datetime) -> Wish:
     """Each rehearsal has an account of its own: it begins with the same money, and disturbs nothing."""
-    config = {"policy": asked.policy_hash, "sources": list(asked.sources)}
+    strategies = {part.traded.symbol.id: part.strategy for part in asked.parts}
+    known = signal_config(asked.strategy_sha256, strategies)
+    config = {**known, "policy_hash": asked.policy_hash, "sources": list(asked.sources)}
     return Wish(
         f"replay:{asked.strategy}:{now:%Y%m%d-%H%M%S.%f}", VENUE, "paper", [part.traded for part in asked.parts],
         asked.rules, asked.strategy, asked.timeframe, config, Decimal(repr(asked.balance)),

@@ -1,8 +1,8 @@
 """Close positions: record what was closed by hand, or close everything of an account.
 
-`close_all` is one procedure for every kind of account; what differs is the Closer, which says at what price a position was
-closed and how that is known. A paper account closes at its last mark; `RecordOnly` books what the operator closed by hand.
-Sending orders to an exchange is another Closer, which comes with live trading and uses this same procedure.
+`close_all` books what needs nobody's answer; its Closer says at what price a position was closed and how that is known. A paper
+account closes at its last mark; `RecordOnly` books what the operator closed by hand. What is sold at an exchange is sold by the
+engine's own plan and executor (`closing_at_exchange`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from atb.core.errors import AtbError, Disagreement, ExchangeUnavailable, UsageError
+from atb.core.errors import AtbError, Disagreement, UsageError
 from atb.core.types import symbol_for
 from atb.ledger.accounts import AccountRow, now_and_not_before, take_authority
 from atb.ledger.entries import Entry, fill_id
@@ -132,20 +132,6 @@ class RecordOnly:
         return _by_hand(held.account, price)
 
 
-class NothingIsSent:
-    """A real account, before there is anything that sends orders."""
-
-    orders_are_gone = False
-
-    def close(self, held: Held) -> Execution:
-        raise ExchangeUnavailable(
-            f"{held.account.name} is a {held.account.environment} account at {held.account.venue}, and this atb sends no "
-            "orders: nothing was sent.",
-            "Close the positions at the exchange, then book them: "
-            "atb db emergency-close-all --session-id N --record-only --exit-price SYMBOL=PRICE",
-        )
-
-
 def open_positions(connection: Connection[Any], account: AccountRow) -> list[Held]:
     rows = connection.execute(
         "SELECT session_id, market, symbol, side, size, entry_price, current_price FROM positions "
@@ -208,9 +194,16 @@ def record_exit(
 def fence_and_halt(line: Line, account: AccountRow, *, reason: str, evidence: str) -> int:
     """From here on no engine can append anything to the account, nor open anything. Returns the epoch."""
     epoch = line.surely(lambda connection: take_authority(connection, account.id, insist=True))
-    halt = {"action": "halt", "reason": reason, "by": evidence}
-    line.append(account.id, epoch, [Entry(f"halt:{uuid.uuid4().hex}", "control", datetime.now(UTC), halt)])
+    if not line.surely(lambda connection: _is_halted(connection, account)):
+        halt = {"action": "halt", "reason": reason, "by": evidence}
+        line.append(account.id, epoch, [Entry(f"halt:{uuid.uuid4().hex}", "control", datetime.now(UTC), halt)])
     return epoch
+
+
+def _is_halted(connection: Connection[Any], account: AccountRow) -> bool:
+    row = connection.execute("SELECT halted FROM authority WHERE account_id = %s", (account.id,)).fetchone()
+    connection.rollback()
+    return bool(row and row[0])
 
 
 def close_all(

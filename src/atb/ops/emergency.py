@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atb.core.errors import AtbError, Disagreement, UsageError
+from atb.core.keys import account_identity
 from atb.ledger.accounts import AccountRow, all_accounts
+from atb.ledger.lease import read_standing, release
 from atb.ledger.line import Line
 from atb.ops.closing import (
     AtLastMark,
-    Closed,
     Closer,
-    Held,
-    NothingIsSent,
     RecordOnly,
     close_all,
     fence_and_halt,
@@ -22,9 +21,12 @@ from atb.ops.closing import (
     parse_prices,
     working_orders,
 )
+from atb.ops.status import read_status
 
 if TYPE_CHECKING:
     from psycopg import Connection
+
+    from atb.ops.closing_at_exchange import Desk, Receipt
 
 SHOWN = 5  # accounts that a message names
 LATEST = "The latest: atb db sessions"
@@ -35,11 +37,8 @@ def account_of(connection: Connection[Any], session_id: str, shown: str) -> Acco
 
     `shown`: the database that was asked, for whoever meant another.
     """
+    check_session(session_id)
     text = session_id.strip()
-    if not text:
-        raise UsageError("--session-id is empty: did the command that should have told it fail?", LATEST)
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise UsageError(f"--session-id '{text}' is no number of a session.", LATEST)
     row = connection.execute("SELECT account_id FROM trading_sessions WHERE id = %s", (int(text),)).fetchone()
     if row is None:
         raise UsageError(
@@ -48,17 +47,39 @@ def account_of(connection: Connection[Any], session_id: str, shown: str) -> Acco
     return next(account for account in all_accounts(connection) if account.id == row[0])
 
 
-def concerned(connection: Connection[Any], account: AccountRow, everything: bool) -> list[AccountRow]:
-    """The session's account, and with `everything` each other real one that has something open.
+def check_session(session_id: str | None) -> None:
+    """A UsageError for what is no session's number: empty where a sub-command failed."""
+    text = None if session_id is None else session_id.strip()
+    if text == "":
+        raise UsageError(
+            "--session-id is empty: did the command that should have told it fail?",
+            f"{LATEST}. To close every account, also while the database is out: atb db emergency-close-all",
+        )
+    if text is not None and (not text.isascii() or not text.isdigit() or len(text) > 18):
+        raise UsageError(f"--session-id '{text}' is no number of a session.", LATEST)
 
-    Without it, such another is a Disagreement: whoever closes all of one account must not believe that to be all.
+
+def concerned(
+    connection: Connection[Any], account: AccountRow | None, everything: bool, keyed: Collection[str] = ()
+) -> list[AccountRow]:
+    """The session's account, and with `everything` each other real one that has something open. Of no session: all that have
+    something open, all that somebody holds, and those whose keys are set (`keyed`: their names).
+
+    Without `everything`, another real one is a Disagreement: whoever closes all of one account must not believe that to be all.
     """
+    if account is None:
+        current = [status for status in read_status(connection) if status.is_current]
+        found = [
+            s.account
+            for s in current
+            if s.standing.holder or s.account.name in keyed or _is_open(connection, s.account)
+        ]
+        connection.rollback()
+        return found
     others = [
         other
         for other in all_accounts(connection)
-        if other.id != account.id
-        and other.environment == "real"
-        and (open_positions(connection, other) or working_orders(connection, other))
+        if other.id != account.id and other.environment == "real" and _is_open(connection, other)
     ]
     connection.rollback()
     if others and not everything:
@@ -69,6 +90,10 @@ def concerned(connection: Connection[Any], account: AccountRow, everything: bool
             "Add --all to close these, too, or close one after the other with its own --session-id.",
         )
     return [account, *others]
+
+
+def _is_open(connection: Connection[Any], account: AccountRow) -> bool:
+    return bool(open_positions(connection, account) or working_orders(connection, account))
 
 
 def _open_text(connection: Connection[Any], account: AccountRow) -> str:
@@ -96,68 +121,116 @@ def _line(account: AccountRow, what: str, symbol: str, qty: str = "", last_mark:
     return {"account": account.name, "what": what, "symbol": symbol, "qty": qty, "last_mark": last_mark}
 
 
-def closer_for(record_only: bool, exit_prices: Sequence[str]) -> Callable[[AccountRow], Closer]:
-    """How each account's positions are closed."""
+class Stopped(NamedTuple):
+    """An account that nobody but this process trades any more. others: somebody had it before."""
+
+    epoch: int
+    others: bool
+
+
+def stop_account(line: Line, account: AccountRow, desk: Desk, receipt: Receipt) -> Stopped:
+    """Halt and fence, whoever trades it; engines of this host are ended."""
+    from atb.ops.closing_at_exchange import end_engines, halt_here
+
+    real = account.environment != "paper"
+    if real:
+        receipt.notes.extend(halt_here(desk, account.name))
+    seen = line.surely(lambda connection: read_standing(connection, account.id))
+    epoch = fence_and_halt(line, account, reason=desk.reason, evidence=desk.by)
+    if real:
+        receipt.notes.extend(end_engines(desk.home, account.name))
+    return Stopped(epoch, bool(seen.holder))
+
+
+def recorder_for(record_only: bool, exit_prices: Sequence[str]) -> Closer | None:
+    """What books what was closed by hand; None where it is to be closed."""
     prices, only = parse_prices(exit_prices)
-
-    def closer(account: AccountRow) -> Closer:
-        if record_only:
-            return RecordOnly(prices, only)
-        return AtLastMark() if account.environment == "paper" else NothingIsSent()
-
-    return closer
+    return RecordOnly(prices, only) if record_only else None
 
 
 def close_accounts(
-    line: Line, accounts: Sequence[AccountRow], closer: Callable[[AccountRow], Closer], *, reason: str,
-    evidence: str, fee_bps: Decimal, fenced: Mapping[AccountRow, int],
-) -> tuple[list[Closed], list[tuple[Held, AtbError]], list[AtbError]]:  # fmt: skip
-    """Fence and halt all accounts first, then close them; one that cannot be closed does not keep the others open.
-    `fenced`: the epochs of those that are fenced and halted already.
+    line: Line, accounts: Sequence[AccountRow], recorder: Closer | None, desk: Desk, *, fee_bps: Decimal,
+    stopped: Mapping[AccountRow, Stopped], receipt: Receipt,
+) -> None:  # fmt: skip
+    """Stop all accounts first, then close them; one that cannot be closed does not keep the others open. `stopped`: those that
+    are already.
 
-    Returns what was closed, what is held all the same and why, and what went wrong with whole accounts. A UsageError
-    for a price that is missing or for nothing: then nothing is closed, but everything is fenced and halted.
+    A UsageError for a price that is missing or for nothing: then nothing is closed, but everything is fenced and halted.
     """
-    import psycopg
-
-    from atb.ledger.connect import explained
-
-    failures: list[AtbError] = []
-    epochs = dict(fenced)
-    for account in (each for each in accounts if each not in fenced):
+    held = dict(stopped)
+    for account in (each for each in accounts if each not in stopped):
         try:
-            epochs[account] = fence_and_halt(line, account, reason=reason, evidence=evidence)
+            held[account] = stop_account(line, account, desk, receipt)
         except AtbError as error:
             line.connection.rollback()
-            failures.append(error)
+            receipt.failures.append(error)
     try:
-        check_prices(line.connection, list(epochs), closer)
+        check_prices(line.connection, list(held), recorder)
     except UsageError as error:
-        names = ", ".join(account.name for account in epochs)
+        names = ", ".join(account.name for account in held)
         raise UsageError(
             f"{error.what} Nothing was closed; fenced and halted all the same: {names}.", error.hint
         ) from None
-    closed: list[Closed] = []
-    left: list[tuple[Held, AtbError]] = []
-    for account, epoch in epochs.items():
-        try:
-            done, undone = close_all(
-                line, account, epoch, closer(account), reason=reason, evidence=evidence, fee_bps=fee_bps
-            )
-        except psycopg.Error as error:  # what was closed before is told all the same
-            failures.append(explained(error, line.where))
-            continue
-        closed += done
-        left += undone
-    return closed, left, failures
+    for account in sorted(held, key=lambda each: each.environment == "paper"):  # money first
+        _close(line, account, held[account], recorder, desk, fee_bps, receipt)
 
 
-def check_prices(
-    connection: Connection[Any], accounts: Sequence[AccountRow], closer: Callable[[AccountRow], Closer]
-) -> None:
+def _close(
+    line: Line, account: AccountRow, stopped: Stopped, recorder: Closer | None, desk: Desk, fee_bps: Decimal, receipt: Receipt
+) -> None:  # fmt: skip
+    import psycopg
+
+    from atb.ledger.connect import explained
+    from atb.ops.closing_at_exchange import close_with_ledger
+
+    try:
+        if recorder is None and account.environment != "paper":
+            close_with_ledger(line, account, stopped.epoch, stopped.others, desk, receipt)
+            return
+        done, undone = close_all(
+            line,
+            account,
+            stopped.epoch,
+            recorder or AtLastMark(),
+            reason=desk.reason,
+            evidence=desk.by,
+            fee_bps=fee_bps,
+        )
+        receipt.closed.extend(done)
+        receipt.left.extend(undone)
+        line.surely(lambda connection: release(connection, account.id, stopped.epoch))
+    except psycopg.Error as error:  # what was closed before is told all the same
+        receipt.failures.append(explained(error, line.where))
+    except AtbError as error:
+        line.connection.rollback()
+        failed = not_closed(account, error)
+        still = line.surely(lambda connection: open_positions(connection, account))
+        receipt.left.extend((held, failed) for held in still)
+        if not still:
+            receipt.failures.append(failed)
+
+
+def not_closed(account: AccountRow, error: AtbError) -> AtbError:
+    """The same, with what it means."""
+    what = f"{account.name} was halted, and could not be closed: {error.what}"
+    return type(error)(
+        f"{what} Stops that rest at the exchange go on." if isinstance(error, UsageError) else what, error.hint
+    )
+
+
+def check_prices(connection: Connection[Any], accounts: Sequence[AccountRow], recorder: Closer | None) -> None:
     """A UsageError unless what was given as closed by hand is what is held."""
     held = [h for account in accounts for h in open_positions(connection, account)]
     connection.rollback()
-    for recorder in map(closer, accounts):
-        if isinstance(recorder, RecordOnly):
-            recorder.check(held)
+    if isinstance(recorder, RecordOnly):
+        recorder.check(held)
+
+
+def key_is_of(account: AccountRow, identity: str) -> None:
+    """A UsageError where the key that is set opens another account. identity: of the one that it opens."""
+    mine = account_identity(account.venue, account.market, account.environment, account.key_identity)
+    if mine != identity:
+        raise UsageError(
+            f"The key in the environment is that of {identity}, and {account.name} is {mine}.",
+            f"Set the key of {mine} (and ATB_TESTNET as it was), or close it at the exchange and add --record-only.",
+        )

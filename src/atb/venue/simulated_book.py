@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection
 from decimal import Decimal, localcontext
 from typing import NamedTuple
 
 from atb.core.money import DIGITS, lots_to_base
 from atb.core.orders import NewOrder, SeenFill
-from atb.core.timeframe import moment
+from atb.core.timeframe import in_ms, moment
 from atb.core.types import Symbol
 from atb.engine.fills import affordable_lots, fill_fee, fill_value
 from atb.venue.broker import Features
@@ -45,11 +46,14 @@ class Pieces(NamedTuple):
 class Book:
     """What the exchange has taken and done."""
 
-    def __init__(self, setup: Setup, wallet: Wallet, audit: Audit, symbols: Iterable[Symbol]) -> None:
+    def __init__(self, setup: Setup, wallet: Wallet, audit: Audit, symbols: Collection[Symbol]) -> None:
         self.setup, self.wallet, self.audit = setup, wallet, audit
         self.orders: dict[str, Resting] = {}  # by venue order id, in the order in which they were taken
         self.latest: dict[str, Resting] = {}  # by client order id
         self.fills: dict[Symbol, list[SeenFill]] = {symbol: [] for symbol in symbols}
+        self._newest_ms: dict[Symbol, list[int]] = {
+            symbol: [] for symbol in symbols
+        }  # up to each fill: they may be told late
         self._working: dict[str, Resting] = {}
         # Orders and executions by client order id: a final order's id may be used again.
         self._taken: Counter[str] = Counter()
@@ -76,8 +80,15 @@ class Book:
             self._working[o.venue_order_id] = o
 
     def record(self, fill: SeenFill) -> None:
+        newest, at_ms = self._newest_ms[fill.symbol], in_ms(fill.at)
+        newest.append(max(newest[-1], at_ms) if newest else at_ms)
         self.fills[fill.symbol].append(fill)
         self._executed[client_id_of(fill)] += 1
+
+    def fills_since(self, symbol: Symbol, since_ms: int) -> list[SeenFill]:
+        """Without a look at all that was before: a long life is asked every few seconds."""
+        first = bisect_left(self._newest_ms[symbol], since_ms)
+        return [fill for fill in self.fills[symbol][first:] if in_ms(fill.at) >= since_ms]
 
     def end(self, o: Resting, state: str, now_ms: int) -> None:
         """An order's end. The other of a pair locks the coins from now on."""

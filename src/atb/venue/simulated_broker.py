@@ -166,7 +166,7 @@ class SimulatedBroker:
         return [o.seen() for o in self._book.working() if o.asked.symbol in symbols]
 
     def fills(self, symbol: Symbol, since_ms: int) -> list[SeenFill]:
-        return [fill for fill in self._book.fills[self._instrument(symbol).symbol] if in_ms(fill.at) >= since_ms]
+        return self._book.fills_since(self._instrument(symbol).symbol, since_ms)
 
     def orders(self, symbol: Symbol, since_ms: int) -> list[SeenOrder]:
         every = (o.seen() for o in self._book.orders.values() if o.asked.symbol == symbol)

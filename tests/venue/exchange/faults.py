@@ -22,7 +22,7 @@ FOREVER = 10**9
 
 
 class Fault(NamedTuple):
-    """Spoils `times` requests to paths that contain `path`, after `skip` good ones.
+    """Spoils `times` requests to paths that contain `path`, after `skip` good ones; of these each `every`th.
 
     `done`: the exchange does what was asked, and only the answer is spoilt; otherwise the request is lost before.
     `where`: a regular expression that is found in the query or body. `probability`: of each request it would meet.
@@ -32,6 +32,7 @@ class Fault(NamedTuple):
     path: str = ""
     times: int = FOREVER
     skip: int = 0
+    every: int = 1
     status: int = 503
     retry_after: str = ""
     body: bytes = b"<html>sorry</html>"
@@ -73,7 +74,7 @@ class Plan:
             if not fault.meets(request) or (fault.probability < 1 and self._rng.random() >= fault.probability):
                 continue
             met = self._met[i] = self._met.get(i, 0) + 1
-            if fault.skip < met <= fault.skip + fault.times:
+            if fault.skip < met <= fault.skip + fault.times and (met - fault.skip) % fault.every == 0:
                 due.append(fault)
         return due
 
