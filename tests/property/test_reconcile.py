@@ -286,7 +286,7 @@ def test_what_an_order_of_ours_may_have_bought_is_nobody_elses() -> None:
 
 def test_what_coins_that_were_taken_away_are_worth_has_no_more_digits_than_a_ledger_keeps() -> None:
     sides = Sides()
-    sides.trade(BTC, "buy", "0.12345678", "40000.0123456789012345", own=True)
+    sides.trade(BTC, "buy", "0.12345678", "40.0123456789012345678", own=True)
     entries = coins(sides.books, BTC, Decimal("-0.00000001"), Cause("a", LATER, "taken", "test"))
     for entry in entries:
         encode(entry.body)

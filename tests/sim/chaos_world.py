@@ -32,7 +32,8 @@ from tests.sim.world import FAULTS, World
 
 PASSES = (DatabaseUnavailable, ExchangeUnavailable, ExchangeRefused)  # told by the loop, and tried again
 MORE_FAULTS = (
-    Fault("fills", "late", 0.05, ms=400_000), Fault("*", "held_up", 0.1, ms=1_900), Fault("*", "refused", 0.2, types=("stop", "take_limit")),
+    Fault("fills", "late", 0.05, ms=400_000), Fault("*", "held_up", 0.1, ms=1_900),
+    Fault("*", "refused", 0.2, types=("stop", "take_limit")),
     Fault("place", "refused", 0.05, types=("stop",), reason="would_trigger"),
     Fault("place", "refused", 0.05, types=("stop",), reason="insufficient_balance"),
     Fault("*", "vanishes", 0.2, ms=4_000, types=("stop",)), Fault("*", "partial", 0.3, parts=3),
