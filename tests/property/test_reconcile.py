@@ -16,7 +16,7 @@ from atb.core.types import MarketRules, Symbol
 from atb.execution.external import Cause, by_hand, cash, coins, first_entries
 from atb.execution.reconcile import BOOK, LEAVE, NOTHING, REFUSE, Snapshot, Verdict, diff, expected, explaining
 from atb.execution.traded import Traded
-from atb.ledger.entries import Entry
+from atb.ledger.entries import Entry, encode
 from atb.ledger.fold import Account
 from tests.ledger.histories import BEGIN
 
@@ -282,6 +282,16 @@ def test_what_an_order_of_ours_may_have_bought_is_nobody_elses() -> None:
     assert [line.action for line in sides.look().lines] == [REFUSE]
     sides.take([Entry("end", "order", LATER, {"client_order_id": name, "state": "denied", "reason": ""})])
     assert [line.action for line in sides.look().lines] == [BOOK]
+
+
+def test_what_coins_that_were_taken_away_are_worth_has_no_more_digits_than_a_ledger_keeps() -> None:
+    sides = Sides()
+    sides.trade(BTC, "buy", "0.12345678", "40.0123456789012345678", own=True)
+    entries = coins(sides.books, BTC, Decimal("-0.00000001"), Cause("a", LATER, "taken", "test"))
+    for entry in entries:
+        encode(entry.body)
+    sides.take(entries)
+    assert sides.books.positions["spot", BTC.id].qty == Decimal("0.12345677")
 
 
 def test_a_symbol_that_was_never_traded_has_no_secrets() -> None:

@@ -32,7 +32,8 @@ from tests.sim.world import FAULTS, World
 
 PASSES = (DatabaseUnavailable, ExchangeUnavailable, ExchangeRefused)  # told by the loop, and tried again
 MORE_FAULTS = (
-    Fault("fills", "late", 0.05, ms=400_000), Fault("*", "refused", 0.2, types=("stop", "take_limit")),
+    Fault("fills", "late", 0.05, ms=400_000), Fault("*", "held_up", 0.1, ms=1_900),
+    Fault("*", "refused", 0.2, types=("stop", "take_limit")),
     Fault("place", "refused", 0.05, types=("stop",), reason="would_trigger"),
     Fault("place", "refused", 0.05, types=("stop",), reason="insufficient_balance"),
     Fault("*", "vanishes", 0.2, ms=4_000, types=("stop",)), Fault("*", "partial", 0.3, parts=3),
@@ -40,7 +41,7 @@ MORE_FAULTS = (
 UNKNOWN = ("intent", "unknown")
 LONGEST_ROWS = 20
 LEAST = 5.0
-LOOKS_S = (0, 3, 6, 300)  # after an open, and half-way to the next
+LOOKS_S = (0, 1, 6, 300)  # after an open, and half-way to the next
 RESTART_S = 5  # until another process is started where one could not
 
 
