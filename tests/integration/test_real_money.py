@@ -189,6 +189,7 @@ def test_what_nothing_explains_refuses_to_start_with_everything_protected(place:
     place.agrees()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("minutes", "buys"), [(1, True), (10, False)])
 def test_a_decision_that_was_not_carried_out_is_forgotten_after_five_minutes(
     server: Postgres, tmp_path: Path, minutes: int, buys: bool
@@ -213,6 +214,7 @@ def test_a_decision_that_was_not_carried_out_is_forgotten_after_five_minutes(
         killed(place.process)
 
 
+@pytest.mark.slow
 def test_what_the_owner_does_meanwhile_is_seen_within_a_cycle(place: Place) -> None:
     process = place.buy()
     place.control("move", account="main", kind="deposit", asset="USDT", amount="250")
@@ -224,6 +226,7 @@ def test_what_the_owner_does_meanwhile_is_seen_within_a_cycle(place: Place) -> N
     place.agrees()
 
 
+@pytest.mark.slow
 def test_paper_beside_a_real_account_tells_what_a_real_start_would_find(place: Place) -> None:
     killed(place.buy())
     place.control("move", account="main", kind="deposit", asset="USDT", amount="250")
@@ -236,6 +239,7 @@ def test_paper_beside_a_real_account_tells_what_a_real_start_would_find(place: P
     assert place.query(real) == before and len(place.resting) == 1
 
 
+@pytest.mark.slow
 def test_how_much_of_the_money_it_may_trade_with(place: Place) -> None:
     process = place.start("--initial-balance", "2000")
     assert answering(place)["balance"] == 2000.0

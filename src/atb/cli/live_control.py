@@ -318,7 +318,9 @@ def resume(reason: Reason, account: AccountName = None, session_id: SessionId = 
         again = f"Entries of {name} go on. It was halted: {status.halt_reason}."
         if status.drawdown_frac is None:
             return again
-        return f"{again} The drawdown of {status.drawdown_frac:.2%} is over: it begins anew at {text_of(status.equity)}."
+        return (
+            f"{again} The drawdown of {status.drawdown_frac:.2%} is over: it begins anew at {text_of(status.equity)}."
+        )
 
     _clear_file(_controlled(control.resume, tell, reason, account, session_id))
 
