@@ -259,6 +259,9 @@ def test_two_processes_store_the_same_candles(tmp_path: Path) -> None:
             for feed in feeds:
                 market.go_to(AT + (k + 1) * HOUR_MS + 20_000)
                 feed.poll()
+        market.go_on(300_000)
+        for feed in feeds:
+            feed.poll()  # with nothing to decide, there is time for the disk
         store, key = CandleStore(tmp_path / "candles"), series_key("binance", market.symbols[0], "1h")
         candles = store.read(key, AT, AT + 4 * HOUR_MS)
         assert candles is not None and candles.close.tolist() == made(COUNT)[40:44, 4].tolist()

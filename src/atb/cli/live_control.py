@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from atb.app import App
-    from atb.core.errors import DatabaseError
     from atb.execution.engines import Engine
     from atb.ledger.connect import Where
     from atb.ops.status import AccountStatus
@@ -284,6 +283,7 @@ def halt(reason: Reason, account: AccountName = None, session_id: SessionId = No
             return f"{name} was halted already: {status.halt_reason}."
         return f"{name} is halted: no entries until atb live resume. Exits and stops go on."
 
+    from atb.cli.halt_here import halt_here
     from atb.core.errors import DatabaseError, DatabaseUnavailable
     from atb.execution.engines import living
 
@@ -292,22 +292,11 @@ def halt(reason: Reason, account: AccountName = None, session_id: SessionId = No
     except DatabaseError as error:
         if not isinstance(error, DatabaseUnavailable) and not living(open_app().settings.home):
             raise
-        _halt_here(error, account, reason)
-
-
-def _halt_here(error: DatabaseError, account: str | None, reason: str) -> None:
-    """Nobody can be told by the ledger: whoever trades on this host asks a file before each entry."""
-    from atb.cli.console import warn
-    from atb.execution.halt_file import EVERY, write
-
-    home = open_app().settings.home
-    path = write(home, account or EVERY, by=typed_here(), reason=reason.strip())
-    warn(f"{error.what} Engines on other hosts are not halted.")
-    whom = account or "Every account of this host"
-    typer.echo(f"{whom} is halted by the file {path}: no entries until atb live resume. Exits and stops go on.")
+        halt_here(error, account, reason)
 
 
 def resume(reason: Reason, account: AccountName = None, session_id: SessionId = None) -> None:
+    from atb.cli.halt_here import clear_here
     from atb.ops import control
     from atb.ops.status import text_of
 
@@ -322,21 +311,7 @@ def resume(reason: Reason, account: AccountName = None, session_id: SessionId = 
             f"{again} The drawdown of {status.drawdown_frac:.2%} is over: it begins anew at {text_of(status.equity)}."
         )
 
-    _clear_file(_controlled(control.resume, tell, reason, account, session_id))
-
-
-def _clear_file(account: str) -> None:
-    """A file that halts this account alone is over, too; one that halts all is somebody else's to remove."""
-    from atb.cli.console import warn
-    from atb.execution.halt_file import NAME, blocks, clear
-
-    home = open_app().settings.home
-    if not blocks(home, account):
-        return
-    if left := clear(home, account):
-        warn(f"{home / NAME} halts every account of this host still ({left}). When that is over: rm {home / NAME}")
-    else:
-        typer.echo(f"{home / NAME} does not halt {account} any more.")
+    clear_here(_controlled(control.resume, tell, reason, account, session_id))
 
 
 def _controlled(
