@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from atb.engine.candles import Candles
 
 settings.register_profile("atb", deadline=None, print_blob=True)  # a busy machine is not a failure
 settings.load_profile("atb")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background, with all that it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 START_MS = 1_704_067_200_000  # 2024-01-01
 

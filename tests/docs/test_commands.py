@@ -243,7 +243,6 @@ def test_ctrl_c_during_setup_is_one_line(clone: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "ops/setup.py"], cwd=clone, env={**os.environ, "PATH": path}, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # jobs in the background ignore it
     )  # fmt: skip
     deadline = time.monotonic() + 20
     while not (clone / "begun").exists() and time.monotonic() < deadline:
