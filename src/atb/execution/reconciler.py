@@ -36,7 +36,10 @@ SETTLING_S = 10  # how long a start waits for orders of unknown fate
 CLOCKS_DIFFER = timedelta(seconds=2)
 REMEMBERED = timedelta(days=90)  # how far back a first start looks for orders of an earlier life
 # What came or went was asked for then; executions and marks are booked also while that cannot be asked. Dust is our own doing.
-LAST = f"SELECT max(at) FROM entries WHERE account_id = %s AND kind = 'adjustment' AND id NOT LIKE '{DUST}%%'"
+LAST = (
+    "SELECT max(at) FROM entries WHERE account_id = %s AND kind = 'adjustment' "
+    f"AND id NOT LIKE '{DUST}%%' AND id NOT LIKE 'fill:%%'"
+)
 
 
 class Reconciler:
@@ -192,6 +195,7 @@ class Reconciler:
 
     def _book(self, verdict: Verdict) -> list[Line]:
         lines = [line for line in verdict.lines if line.action == BOOK]
+        lines.sort(key=_when)  # the latest that is booked says since when to ask, also after a crash in between
         for line in lines:
             leg = line.transfer
             if leg is None:
@@ -282,6 +286,10 @@ class Reconciler:
             return None if row is None else row[0]
 
         return self.executor.journal.read(last)
+
+
+def _when(line: Line) -> datetime:
+    return line.transfer.at if line.transfer is not None else datetime.max.replace(tzinfo=UTC)
 
 
 def _name(leg: SeenTransfer) -> str:

@@ -57,7 +57,8 @@ class Trader:
         at = moment(open_ms + self.length_ms)
         name = f"mark:{self.timeframe}:{open_ms}"
         self.executor.append([Entry(name, "mark", at, body, self.executor.session_id)])
-        decided = self._decisions(open_ms, at, signals)
+        written = self.state.decided_ms == open_ms  # by a process that died after it
+        decided = [] if written else self._decisions(open_ms, at, signals)
         self._halt(at)
         if act:
             self.executor.act()  # before they are written: the market moves on
