@@ -145,7 +145,8 @@ def test_ended_and_begun_again_at_once(place: Place) -> None:
     assert ended(first)[0] == 0
     until(lambda: place.query("SELECT count(*) FROM trading_sessions") == "2", "the second session")
     until(
-        lambda: "holds" in place.query("SELECT message FROM events WHERE message LIKE 'resume:%' ORDER BY id DESC"), "resumed"
+        lambda: "holds" in place.query("SELECT message FROM events WHERE message LIKE 'resume:%' ORDER BY id DESC"),
+        "resumed",
     )
     assert len(place.bought) == 1 and [order["clientOrderId"] for order in place.resting] == before
     stopped(second)
