@@ -268,7 +268,7 @@ class App:
             migrate(embedded(server), self.settings.migrations)
         return self.database_to("change", warn)
 
-    def live_desk(self, asked: LiveRequest, mode: Mode, broker: Broker | None) -> LiveDesk:
+    def live_desk(self, asked: LiveRequest, mode: Mode, loaded: LoadedStrategy, broker: Broker | None) -> LiveDesk:
         """What `live.prepare` needs. broker: the account at the exchange, None on paper."""
         from atb.live.prepare import Desk as LiveDesk
 
@@ -285,7 +285,7 @@ class App:
             return rules_for(asked.venue, symbol, self.settings.market_rules)
 
         now_ms = SystemClock().now_ms()
-        return LiveDesk(self.load_strategy(asked.strategy), self.attach_model, rules, now_ms, fingerprint)
+        return LiveDesk(loaded, self.attach_model, rules, now_ms, fingerprint)
 
     def surroundings_of(
         self, ready: Ready, where: Where, broker: Broker | None, show: Callable[[Verdict], None], stream: TextIO, looks: Looks

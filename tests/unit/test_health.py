@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from atb.core.words import duration
+from atb.execution.bare import BareTime
 from atb.live.health_pages import document
 from atb.live.judgement import Limits, judge
 from atb.live.prometheus import metrics
-from atb.live.protection import Protection
 from atb.live.redact import LONGEST, Redactor, one_line
 from atb.live.repeats import MOST_KEYS, Repeats
 from atb.live.status import EVENTS_KEPT, About, Halt, Holding, Link, Snapshot, Status, Told
@@ -197,15 +197,21 @@ def test_the_last_events_are_kept() -> None:
 
 
 def test_time_without_a_stop_is_summed_from_when_it_began() -> None:
-    protection = Protection()
-    protection.see("BTCUSDT", True, 100)
-    protection.see("BTCUSDT", False, 1_000)
-    protection.see("BTCUSDT", False, 2_000)  # still
-    assert protection.since_ms("BTCUSDT") == 1_000 and protection.total_ms == 0
-    protection.see("ETHUSDT", False, 2_000)
-    protection.see("BTCUSDT", True, 4_000)
-    protection.see("ETHUSDT", True, 2_500)
-    assert (protection.total_ms, protection.worst_ms, protection.since_ms("BTCUSDT")) == (3_500, 3_000, None)
+    bare = BareTime()
+    assert bare.note(0, True, 1_000, 1_500) is None  # bought at 1,000
+    assert bare.note(1, True, 2_000, 2_000) is None and bare.now(3_000) == {0: 2_000, 1: 1_000}
+    assert bare.note(0, False, 1_000, 4_000) == 3_000
+    assert bare.note(1, False, 2_000, 2_500) == 500
+    assert (bare.total_ms, bare.worst_ms, bare.now(9_000)) == (3_500, 3_000, {})
+
+
+def test_a_stop_that_vanishes_is_missing_since_it_was_seen_last_and_not_since_the_purchase() -> None:
+    bare = BareTime()
+    bare.note(0, True, 1_000, 1_500)
+    bare.note(0, False, 1_000, 2_000)
+    bare.note(0, False, 1_000, 60_000)
+    bare.note(0, True, 1_000, 65_000)
+    assert bare.note(0, False, 1_000, 66_000) == 6_000
 
 
 def test_durations() -> None:

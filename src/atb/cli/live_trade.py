@@ -28,7 +28,7 @@ def trade(asked: dict[str, Any]) -> None:
     request, application = make_request(asked), open_app()
     check(request)
     application.settings.check_venue(request.venue)
-    application.load_strategy(request.strategy)
+    loaded = application.load_strategy(request.strategy)
     facts = _facts(request, application)
     mode = None if facts.unmeant else decide_mode(facts, [])
     where = application.database_for_trading(warn)
@@ -37,7 +37,7 @@ def trade(asked: dict[str, Any]) -> None:
     if mode.is_paper:
         _rehearse(request, application, where)
     broker = None if mode.is_paper else application.broker(request.venue, symbols_of(request))
-    ready = prepare(request, mode, application.live_desk(request, mode, broker))
+    ready = prepare(request, mode, application.live_desk(request, mode, loaded, broker))
     for note in ready.notes:
         warn(note)
     application.remember(where)

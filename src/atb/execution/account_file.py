@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from atb.core.local_files import replace
 from atb.core.policy import make_policy
 from atb.engine.rules import make_rules
 from atb.execution.fills import OVERLAP_MS
-from atb.execution.local_files import replace
 from atb.execution.state import TradingState
 from atb.execution.traded import Traded, market_config, traded_from
 from atb.ledger.accounts import AccountRow

@@ -8,6 +8,7 @@ class BareTime:
 
     def __init__(self) -> None:
         self._since: dict[int, int] = {}
+        self._covered: dict[int, int] = {}  # when it was seen last that nothing was missing
         self.total_ms = 0
         self.worst_ms = 0
 
@@ -17,8 +18,10 @@ class BareTime:
         held_since_ms: the last fill, before which there was nothing to protect.
         """
         if missing:
-            self._since.setdefault(s, min(held_since_ms, now_ms) if held_since_ms else now_ms)
+            began = max(held_since_ms, self._covered.get(s, 0)) or now_ms
+            self._since.setdefault(s, min(began, now_ms))
             return None
+        self._covered[s] = now_ms
         since = self._since.pop(s, None)
         if since is None:
             return None

@@ -57,11 +57,8 @@ def _moved(state: TradingState, s: int, qty: Decimal, at: datetime, session_id: 
     symbol, books = state.traded[s].symbol, state.books
     last = books.history[symbol.market, symbol.id][-1]
     at = last.at if qty < 0 and last.side == "sell" else at  # the trade ended when it was sold
-    name, side, price = (
-        f"{PREFIX}{symbol.id}:{state.seq + 1}",
-        "buy" if qty > 0 else "sell",
-        books.prices[symbol.market, symbol.id],
-    )
+    name, side = f"{PREFIX}{symbol.id}:{state.seq + 1}", "buy" if qty > 0 else "sell"
+    price = books.prices[symbol.market, symbol.id]
     fill = {
         "symbol": symbol.id, "market": symbol.market, "base": symbol.base, "side": side, "qty": abs(qty), "price": price,
         "venue_trade_id": name, "reason": last.reason, "evidence": REASON,

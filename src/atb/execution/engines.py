@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import signal
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from atb.core.errors import UsageError
+from atb.core.local_files import replace
 from atb.core.process import Process, this_process
 
 FOLDER = "engines"
@@ -144,11 +144,8 @@ def _path(home: Path, process: Process) -> Path:
 
 
 def _write(path: Path, engine: Engine) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, made = tempfile.mkstemp(dir=path.parent)  # only its owner may read it
-    with os.fdopen(handle, "w", encoding="utf-8") as out:
-        json.dump(engine._asdict() | {"process": engine.process._asdict()}, out)
-    Path(made).replace(path)
+    told = engine._asdict() | {"process": engine.process._asdict()}
+    replace(path, json.dumps(told).encode(), sync=False)  # it is of no use after a crash of the machine
 
 
 def _read(path: Path) -> Engine | None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from atb.execution.local_files import locked, replace
+from atb.core.local_files import locked, replace
 
 NAME, LOCK = "HALT", ".HALT.lock"
 EVERY = ""  # stands for all accounts

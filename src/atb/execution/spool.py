@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from atb.core.errors import DatabaseUnavailable, UsageError
-from atb.execution.local_files import PRIVATE, locked, replace, sync_folder
+from atb.core.local_files import PRIVATE, locked, replace, sync_folder
 from atb.ledger.accounts import AccountRow
 from atb.ledger.entries import Entry, encode, genesis, utc_text
 

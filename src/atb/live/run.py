@@ -28,6 +28,7 @@ from atb.live.paper_market import PaperMarket, exchange_of
 from atb.live.picture import picture
 from atb.live.prepare import Ready, facts
 from atb.live.redact import Redactor
+from atb.live.request import DEFAULT_PAPER_BALANCE
 from atb.live.screen import Looks, open_screen
 from atb.live.start import agree, check_key, check_money, resumed
 from atb.live.status import About, Status
@@ -37,7 +38,6 @@ from atb.venue.broker import Broker
 from atb.venue.simulated_book import Setup
 
 PATIENCE_S = 2.0  # a cycle waits so long for a database that is away; the next one tries again
-BALANCE = Decimal(10_000)  # of a paper account, where nobody says otherwise
 
 
 class Around(NamedTuple):
@@ -115,6 +115,25 @@ def trade(ready: Ready, around: Around, stop: Callable[[Callable[[], None]], Non
 def _trade(
     ready: Ready, around: Around, shown: Shown, session: Session, paper: ManualClock, stop: Callable[[Callable[[], None]], None]
 ) -> None:  # fmt: skip
+    compare = _begin(ready, around, shown, session)
+    tell = shown.teller.speaking_as("Feed")
+    with contextlib.closing(around.feed(session.state.last_open_ms, tell)) as feed:
+        _prepare(feed)
+        for series in feed.series:
+            shown.status.candle_closed(series.symbol.id, series.until_ms)
+        loop = _loop(ready, around, shown, session, feed, paper, compare)
+        stop(loop.stop.set)
+        shown.status.update(**picture(session, feed, around.clock.now_ms()))
+        shown.screen.start()
+        with registered(
+            around.home, account=session.account.name, session_id=session.id, database=around.where.shown,
+            health_port=shown.server.port,
+        ):  # fmt: skip
+            loop.run()
+
+
+def _begin(ready: Ready, around: Around, shown: Shown, session: Session) -> Callable[[], object]:
+    """Say what follows and compare with the exchange. Returns what compares in each cycle."""
     asked, tell = ready.asked, shown.teller
     _say(facts(ready, around.where.shown), tell)
     reconciler = None if around.broker is None else agree(session, asked, around.show, tell)
@@ -122,25 +141,22 @@ def _trade(
     check_money(state)
     _say(resumed(state, asked), tell)
     shown.server.start_or_warn(may_fail=any(state.held(s) for s in range(state.count)))
-    feed = around.feed(state.last_open_ms, tell.speaking_as("Feed"))
-    _prepare(feed)
-    for series in feed.series:
-        shown.status.candle_closed(series.symbol.id, series.until_ms)
-    trader = Trader(session.executor, ready.strategies, asked.timeframe)
+    return reconciler.look if reconciler else lambda: None
+
+
+def _loop(
+    ready: Ready, around: Around, shown: Shown, session: Session, feed: Feed, paper: ManualClock,
+    compare: Callable[[], object],
+) -> Loop:  # fmt: skip
+    asked, executor = ready.asked, session.executor
+    trader = Trader(executor, ready.strategies, asked.timeframe)
     market = None
     if around.broker is None:
-        market = PaperMarket(feed, session.executor.broker, paper, state, trader.look)  # type: ignore[arg-type]
+        market = PaperMarket(feed, executor.broker, paper, session.state, trader.look)  # type: ignore[arg-type]
     options = Options(asked.check_interval_s, around.disabled, asked.close_on_exit)
-    compare = reconciler.look if reconciler else lambda: None
-    loop = Loop(session, trader, feed, market, around.clock, options, shown.status, tell, shown.each_cycle, compare)
-    stop(loop.stop.set)
-    shown.status.update(**picture(session, feed, around.clock.now_ms()))
-    shown.screen.start()
-    with registered(
-        around.home, account=session.account.name, session_id=session.id, database=around.where.shown,
-        health_port=shown.server.port,
-    ):  # fmt: skip
-        loop.run()
+    return Loop(
+        session, trader, feed, market, around.clock, options, shown.status, shown.teller, shown.each_cycle, compare
+    )
 
 
 def _prepare(feed: Feed) -> None:
@@ -180,10 +196,10 @@ def _end(session: Session, clock: Clock, status: str) -> None:
 
 def _wish(ready: Ready) -> Wish:
     asked = ready.asked
-    balance = BALANCE if asked.initial_balance is None else Decimal(repr(asked.initial_balance))
+    balance = DEFAULT_PAPER_BALANCE if asked.initial_balance is None else asked.initial_balance
     return Wish(
         ready.account, asked.venue, ready.mode.environment, ready.traded, ready.rules, asked.strategy, asked.timeframe,
-        ready.config, balance, ready.key_identity, Decimal(repr(asked.stop_offset)),
+        ready.config, Decimal(repr(balance)), ready.key_identity, Decimal(repr(asked.stop_offset)),
     )  # fmt: skip
 
 

@@ -50,9 +50,9 @@ def agree(session: Session, asked: LiveRequest, show: Callable[[Verdict], None],
         verdict = reconciler.start(limit, resume=asked.resume)
     finally:
         executor.journal = noting.journal
+        _protect(session, tell)
     verdict = verdict._replace(lines=(*order_lines(noting.entries), *verdict.lines))
     show(verdict)
-    _protect(session, tell)
     if verdict.unexplained:
         raise verdict.refusal(f'atb live sync-balance --provider {asked.venue} --accept --reason "..."')
     return reconciler
@@ -61,6 +61,8 @@ def agree(session: Session, asked: LiveRequest, show: Callable[[Verdict], None],
 def _protect(session: Session, tell: Tell) -> None:
     """What is held has its stop, whatever else the start may fail of."""
     executor = session.executor
+    if session.state.begun is None:
+        return  # nothing is held, and what the exchange tells of is not the account's
     executor.hold = "it only starts"
     try:
         executor.cycle()

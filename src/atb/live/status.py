@@ -90,7 +90,7 @@ class Snapshot(NamedTuple):
 
     cycle_ms: when the last whole cycle ended. data_ms: when market data last arrived. candles: by symbol, when its last closed
     candle closed. stale: symbols whose data must not be acted on. skew_ms: the exchange's clock less ours. unprotected_ms: how
-    long positions that are protected again were without their stop; worst: the longest one (live/protection.py).
+    long positions that are protected again were without their stop; worst: the longest one (execution.bare).
     """
 
     about: About

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from atb.core.errors import AtbError, DatabaseError, UsageError
+from atb.core.local_files import sync_folder
 from atb.ledger.connect import Where, connect, explained, without_password
 from atb.ledger.embedded import tool
 from atb.ledger.version import REVISION, revision_of
-from atb.ops.backup_folder import PARTIAL, alone, explained_folder, free_name, log, remove_old, sync_folder
+from atb.ops.backup_folder import PARTIAL, alone, explained_folder, free_name, log, remove_old
 from atb.ops.beside import contents, heads, tool_options
 from atb.ops.dump_file import DumpWriter, Manifest, check_dump
 from atb.ops.remembered import TABLES, Look, Remembered

@@ -80,14 +80,6 @@ def _time_of(path: Path) -> datetime | None:
     return None
 
 
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def log(folder: Path, now: datetime, text: str) -> None:
     with (folder / LOG).open("a") as log:
         log.write(f"{now:{TIME}}: {text}\n")

@@ -12,8 +12,9 @@ import tempfile
 from pathlib import Path
 
 from atb.core.errors import DatabaseError
+from atb.core.local_files import sync_folder
 from atb.ledger.embedded.launch import Order, User, run, tool
-from atb.ledger.embedded.place import DATABASES, ROLE, START, Place, fsync_folder, write_private
+from atb.ledger.embedded.place import DATABASES, ROLE, START, Place, write_private
 
 SOCKET_FOLDER_BYTES = 80  # the kernel takes about 104 with the file's name
 _LEFTOVER = "new-"
@@ -91,7 +92,7 @@ def create(place: Place, user: User | None, lock: int) -> None:
         _sync(work, user, lock)
         write_pgpass(place, password, 0, "/tmp")  # before the rename: a cluster in its place has a known password
         (work / "data").rename(place.data)
-        fsync_folder(place.versioned)
+        sync_folder(place.versioned)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -121,14 +121,6 @@ def write_private(path: Path, text: str, owner: tuple[int, int] | None = None) -
             temporary.unlink()
 
 
-def fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def try_lock(descriptor: int) -> bool:
     """Take the lock of an open file, unless somebody has it. Children that inherit the descriptor share it."""
     import fcntl
