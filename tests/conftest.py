@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,12 +15,34 @@ from hypothesis import settings
 from atb.core.timeframe import timeframe_ms
 from atb.engine.candles import Candles
 
+if TYPE_CHECKING:
+    from atb.ledger.connect import Where
+    from tests.database import Postgres
+
 settings.register_profile("atb", deadline=None, print_blob=True)  # a busy machine is not a failure
 settings.load_profile("atb")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background, with all that it starts
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 START_MS = 1_704_067_200_000  # 2024-01-01
+
+
+class _AtOnce:
+    """Tells of a failure when it happens: the log of a run that is ended from outside says what had failed."""
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._terminal.write_line(f"\nFAILED {report.nodeid} ({report.when}, {report.duration:.0f} s)", red=True)
+            self._terminal.write_line(report.longreprtext[-3000:])
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if isinstance(terminal, pytest.TerminalReporter) and not hasattr(session.config, "workerinput"):
+        session.config.pluginmanager.register(_AtOnce(terminal))
 
 
 def random_candles(
@@ -46,6 +70,21 @@ def same_candles(a: Candles, b: Candles) -> bool:
     names = ("open_time", "open", "high", "low", "close", "volume")
     columns = all(getattr(a, name).tobytes() == getattr(b, name).tobytes() for name in names)
     return columns and (a.symbol, a.timeframe) == (b.symbol, b.timeframe)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A Postgres of this file's tests alone."""
+    from tests.database import postgres
+
+    with postgres(tmp_path_factory.mktemp("postgres")) as running:
+        yield running
+
+
+@pytest.fixture
+def where(server: Postgres) -> Where:
+    """A database of its own, with the tables of this version."""
+    return server.where(server.database())
 
 
 @pytest.fixture(scope="session")

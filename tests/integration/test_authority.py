@@ -20,17 +20,11 @@ from atb.core.errors import Fenced
 from atb.ledger.accounts import open_account
 from atb.ledger.connect import connect
 from atb.ledger.lease import Standing, claim, read_standing, release, renew
-from tests.database import Postgres, postgres
+from tests.database import Postgres
 from tests.engine_process import Running
 from tests.ledger.victim import Victim
 
 Start = Callable[..., Running]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,18 +20,12 @@ from atb.ledger.journal import append
 from atb.ledger.lease import claim, read_standing, renew
 from atb.ledger.line import Line
 from atb.ops.closing import Closed, open_positions, record_exit
-from tests.database import Book, Postgres, book, postgres
+from tests.database import Book, Postgres, book
 from tests.engine_process import Running
 from tests.integration.shell import Shell
 
 ELSEWHERE = Process("web-2", 4711, "123", "another-kernel/4026531836/")
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
 
 
 @pytest.fixture

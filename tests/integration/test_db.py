@@ -53,12 +53,6 @@ RUNBOOK = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
-
-
 @pytest.fixture
 def db(server: Postgres, tmp_path: Path) -> Shell:
     return Shell(tmp_path, DATABASE_URL=server.url(server.database()))

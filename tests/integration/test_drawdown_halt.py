@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from atb.engine.candles import Candles, Floats
 from atb.ledger.connect import Where
 from atb.ledger.entries import Entry
 from atb.strategy.contract import Strategy
-from tests.database import Postgres, postgres
 from tests.parity.test_paper_is_the_backtest import FIRST, Account, Process
 from tests.venue.exchange import HOUR_MS, Rows
 from tests.venue.market_time import MarketTime
@@ -21,17 +19,6 @@ from tests.venue.test_candles import START
 
 POLICY = {"stop_loss": 0.3, "fraction": 1.0, "max_position": 1.0, "max_drawdown": 0.05}
 ENTERED, FALLEN, GONE = 45, 55, 65  # hours: held by then; halted by then; the strategy wants out by then
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
-
-
-@pytest.fixture
-def where(server: Postgres) -> Where:
-    return server.where(server.database())
 
 
 class Stubborn(Strategy):

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 from atb.ledger.accounts import open_account
-from tests.database import Postgres, book, postgres
+from tests.database import Postgres, book
 from tests.integration.shell import ATB, Ran, Shell
 
 pytest.importorskip("ccxt")
@@ -28,12 +28,6 @@ PRICES = {"BTCUSDT": "40000", "ETHUSDT": "2500", "SOLUSDT": "100", "ADAUSDT": "5
 CLOSE = ("db", "emergency-close-all")
 NOWHERE = "postgresql://trading_bot@127.0.0.1:9/none"
 OUR_OWN = "1"  # BTC that were there before
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
 
 
 class Exchange:

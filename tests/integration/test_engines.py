@@ -17,16 +17,10 @@ import pytest
 from atb.core.errors import UsageError
 from atb.core.process import this_process
 from atb.execution.engines import Engine, end, end_all, living, registered
-from tests.database import Postgres, postgres
+from tests.database import Postgres
 from tests.engine_process import Running
 
 Start = Callable[..., Running]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
 
 
 @pytest.fixture

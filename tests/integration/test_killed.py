@@ -15,7 +15,7 @@ import pytest
 from tests.database import Postgres
 from tests.integration.account_case import check
 from tests.integration.test_live_trading import until
-from tests.integration.test_real_money import Place, answering, killed, server, stopped  # noqa: F401
+from tests.integration.test_real_money import Place, answering, killed, stopped
 
 HIGH, LOW = "40500", "38900"  # above the strategy's level and below it, and above its stop
 LONGEST_S = 18.0  # from a start to a kill: a candle closes 12 s after one begins
@@ -85,7 +85,7 @@ class Victim:
 
 
 @pytest.fixture
-def victim(server: Postgres, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Victim]:  # noqa: F811
+def victim(server: Postgres, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Victim]:
     place = Place(server, tmp_path)
     made = Victim(place, request.param)
     try:

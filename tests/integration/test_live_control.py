@@ -20,7 +20,7 @@ from atb.ledger.accounts import open_account, take_authority
 from atb.ledger.connect import from_url
 from atb.ledger.entries import Entry
 from atb.ledger.line import Line
-from tests.database import START, Book, Postgres, book, postgres
+from tests.database import START, Book, Postgres, book
 from tests.engine_process import Running
 from tests.integration.shell import Shell
 
@@ -29,12 +29,6 @@ CANDLES = Path(__file__).parents[1] / "golden" / "candles.csv"
 RUNBOOK = (
     "SELECT (peak_balance - current_balance) / peak_balance FROM trading_sessions ORDER BY start_time DESC LIMIT 1;"
 )
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
 
 
 @pytest.fixture

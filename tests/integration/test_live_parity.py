@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.database import Postgres, postgres
+from tests.database import Postgres
 from tests.integration.shell import Shell
 
 CANDLES = Path(__file__).parents[1] / "golden" / "candles.csv"
 EXITS = ("--stop-loss", "0.03", "--take-profit", "0.04", "--trailing-stop", "0.03", "--partial-exits", "0.02:0.5")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.database import Postgres, postgres
+from tests.database import Postgres
 from tests.integration.shell import SHORT, Shell
 
 pytest.importorskip("ccxt")
@@ -24,12 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 60.0
 PLAIN = ("sma_cross", "--symbol", "BTCUSDT", "--timeframe", "1m", "--check-interval", "1", "--health-port", "0", *SHORT)
 KEYS = ("BINANCE_API_KEY", "BINANCE_API_SECRET")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

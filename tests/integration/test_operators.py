@@ -10,7 +10,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from decimal import Decimal
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -29,7 +29,7 @@ from atb.ledger.connect import from_url
 from atb.ledger.line import Line
 from atb.ledger.steady import SteadyJournal
 from atb.ops.closing import LOOKS, AtLastMark, Closer, Execution, Held, RecordOnly, close_all
-from tests.database import Book, Postgres, book, postgres
+from tests.database import Book, Postgres, book
 from tests.integration.shell import TIMEOUT_S, Ran, Shell
 
 SLOW_ROUNDS = int(os.environ.get("OPERATOR_ROUNDS", "150"))
@@ -38,12 +38,6 @@ REFUSALS = {
     2: ("is not held", "cannot be closed"), 9: ("another has authority over it",), 4: ("cannot be closed",),
     7: ("cannot be closed",),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

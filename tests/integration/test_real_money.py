@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.database import Postgres, postgres
+from tests.database import Postgres
 from tests.integration.shell import Shell
 from tests.integration.test_live_trading import ROOT, ended, health, until
 from tests.venue.exchange import LENGTH_MS
@@ -47,12 +47,6 @@ class Above(Strategy):
 OFTEN = ("--timeframe", "1m", "--check-interval", "1", "--health-port", "0")
 LIVE = ("live", "above", "--symbol", "BTCUSDT", *OFTEN)
 COINBASE = ("--coinbase", "--symbol", "BTC-USD:BTC:USD:40000", "--balance", "USD=10000")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
 
 
 class Place:

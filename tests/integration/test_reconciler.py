@@ -28,18 +28,12 @@ from atb.ledger.connect import connect
 from atb.ledger.entries import Entry
 from atb.venue.binance_broker import BinanceBroker
 from atb.venue.ccxt_signed import SignedSession
-from tests.database import Postgres, postgres
+from tests.database import Postgres
 from tests.venue.broker_case import BTC, NOW, PATIENCE, Case, desk
 from tests.venue.exchange import MINUTE_MS, Fault
 
 pytest.importorskip("ccxt")
 RULES = make_rules(make_policy({"stop_loss": 0.05, "fraction": 0.4}), 10.0, 0.0)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
 
 
 class Engine:

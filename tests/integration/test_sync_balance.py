@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from atb.core.keys import ApiKey
-from tests.database import Postgres, book, postgres
+from tests.database import Postgres, book
 from tests.integration.shell import Ran, Shell
 from tests.integration.test_reconciler import Engine
 from tests.venue.broker_case import Case, desk
@@ -18,12 +18,6 @@ from tests.venue.exchange import made_key
 
 pytest.importorskip("ccxt")
 SYNC = ("live", "sync-balance", "--provider", "binance")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
 
 
 @pytest.fixture

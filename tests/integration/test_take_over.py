@@ -17,7 +17,7 @@ from atb.ledger.connect import connect, from_url
 from tests.database import Postgres
 from tests.integration.account_case import check
 from tests.integration.test_live_trading import ended, until
-from tests.integration.test_real_money import Place, killed, server, stopped  # noqa: F401
+from tests.integration.test_real_money import Place, killed, stopped
 
 # The transaction that commits an intent waits, as its last act, for whoever has the lock.
 WAITS_AT_COMMIT = """
@@ -36,7 +36,7 @@ WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT gra
 class Watched(Place):
     """Whose engines end with the test, however that ends."""
 
-    def __init__(self, server: Postgres, folder: Path) -> None:  # noqa: F811
+    def __init__(self, server: Postgres, folder: Path) -> None:
         super().__init__(server, folder)
         self.engines: list[subprocess.Popen[str]] = []
 
@@ -46,7 +46,7 @@ class Watched(Place):
 
 
 @pytest.fixture
-def place(server: Postgres, tmp_path: Path) -> Iterator[Place]:  # noqa: F811
+def place(server: Postgres, tmp_path: Path) -> Iterator[Place]:
     made = Watched(server, tmp_path)
     yield made
     for process in (*made.engines, made.process):

@@ -6,7 +6,6 @@ are given, so that every rule is met.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -27,17 +26,10 @@ from atb.live.trader import Trader
 from atb.strategy.contract import Strategy
 from atb.venue.simulated_book import Setup
 from atb.venue.simulated_broker import SimulatedBroker
-from tests.database import Postgres, postgres
 from tests.property.test_engine_equals_reference import Case
 from tests.property.test_simulated_broker import market_rules
 
 Fact = tuple[int, str, int, float, float, str]  # open ms, symbol, lots, price, fee, reason
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
 
 
 class Given(Strategy):
@@ -123,11 +115,6 @@ def compare(live: Live, session: Session) -> int:
         if code not in (NO_CASH, REFUSED_HALTED) and run.rows == len(times):
             assert session.state.stepper.decisions[code] == count, REASON_NAMES[code]
     return len(should)
-
-
-@pytest.fixture
-def where(server: Postgres) -> Where:
-    return server.where(server.database())
 
 
 @pytest.mark.parametrize("seeds", [range(k, k + 5) for k in range(0, 30, 5)], ids=str)

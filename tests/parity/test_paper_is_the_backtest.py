@@ -7,7 +7,7 @@ exchange, the executor, the ledger in Postgres. The strategy is one; policies an
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +35,6 @@ from atb.strategy.contract import Strategy
 from atb.strategy.signals import compute_signals
 from atb.venue.simulated_book import Setup
 from atb.venue.simulated_broker import SimulatedBroker
-from tests.database import Postgres, postgres
 from tests.venue.exchange import HOUR_MS, Fault, Rows
 from tests.venue.market_time import MarketTime
 from tests.venue.test_candles import START, made, with_holes
@@ -48,17 +47,6 @@ POLICIES: list[dict[str, Any]] = [
     {"stop_loss": 0.003, "trailing_stop": 0.004, "break_even_after": 0.002, "cooldown": 2, "fraction": 0.5},
     {"stop_loss": 0.01, "take_profit": 0.004, "partial_exits": ((0.002, 0.5),), "max_hold": 7, "fraction": 0.9},
 ]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
-
-
-@pytest.fixture
-def where(server: Postgres) -> Where:
-    return server.where(server.database())
 
 
 class Swing(Strategy):

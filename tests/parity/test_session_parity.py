@@ -30,22 +30,10 @@ from atb.live.trader import Trader
 from atb.strategy.signals import compute_signals
 from atb.venue.simulated_book import Setup
 from atb.venue.simulated_broker import SimulatedBroker
-from tests.database import Postgres, postgres
 from tests.parity.test_paper_is_the_backtest import BARS, FIRST, POLICIES, Account, Killed, Swing, rising, series_of
 from tests.venue.exchange import HOUR_MS
 from tests.venue.market_time import MarketTime
 from tests.venue.test_candles import START, made
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
-
-
-@pytest.fixture
-def where(server: Postgres) -> Where:
-    return server.where(server.database())
 
 
 @pytest.fixture

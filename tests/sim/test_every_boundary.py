@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from decimal import Decimal
 
 import pytest
 
 from atb.ledger.connect import Where
 from atb.venue.faults import Fault
-from tests.database import Postgres, postgres
 from tests.sim.test_simulation import check
 from tests.sim.world import World
 
@@ -23,17 +22,6 @@ NEVER_SENT = {"after commit of intent", "before place", "before place_pair"}  # 
 AGAIN = (1, 2, 3, 4, 7, 12)  # boundaries later: the first ones are those of the next start
 
 Trades = Sequence[tuple[str, str, Decimal, Decimal]]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
-
-
-@pytest.fixture
-def where(server: Postgres) -> Where:
-    return server.where(server.database())
 
 
 class Day(World):

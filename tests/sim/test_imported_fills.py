@@ -13,7 +13,7 @@ from atb.ledger.connect import Where, connect
 from atb.ledger.entries import Entry
 from atb.ledger.journal import append
 from atb.ledger.records import FINAL_STATES
-from tests.sim.test_simulation import check, server, where  # noqa: F401
+from tests.sim.test_simulation import check
 from tests.sim.world import World
 
 
@@ -49,7 +49,7 @@ def of_nobody(entry: Entry) -> Entry:
 
 
 @pytest.mark.parametrize("seed", [3, 14])
-def test_what_is_imported_beside_the_engine_completes_its_orders(where: Where, seed: int) -> None:  # noqa: F811
+def test_what_is_imported_beside_the_engine_completes_its_orders(where: Where, seed: int) -> None:
     world = Imported(where, seed)
     world.live()
     world.calm_down()
@@ -76,7 +76,7 @@ class Late(Imported):
         raise Enough
 
 
-def test_an_order_finds_its_fills_also_where_later_ones_are_booked(where: Where) -> None:  # noqa: F811
+def test_an_order_finds_its_fills_also_where_later_ones_are_booked(where: Where) -> None:
     world = Late(where, 14, deaths=0, faults=())
     with pytest.raises(Enough):
         world.live()

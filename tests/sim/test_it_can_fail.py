@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from atb.core.errors import AtbError
 from atb.ledger.connect import Where
 from atb.venue.faults import Fault
-from tests.database import Postgres, postgres
+from tests.database import Postgres
 from tests.sim.guards import AT_THE_EXCHANGE
 from tests.sim.test_simulation import check
 from tests.sim.world import World
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
 
 
 def violated(where: Callable[[], Where], fault: Fault, seeds: int) -> bool:

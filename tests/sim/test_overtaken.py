@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import pytest
 
 from atb.core.orders import NewOrder
 from atb.ledger.entries import Chained, Entry
-from tests.database import Postgres, postgres
+from tests.database import Postgres
 from tests.sim.weather import BehindDoor, Door, Weather
 from tests.sim.world import World
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
 
 
 class ShutBehind(BehindDoor):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -14,15 +14,9 @@ from atb.execution.session import Session
 from atb.ledger.audit import audit
 from atb.ledger.connect import Where, connect
 from atb.live.trader import Trader
-from tests.database import Postgres, postgres
+from tests.database import Postgres
 from tests.sim.owner import Owner
 from tests.sim.world import World
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
 
 
 class OwnedWorld(World):

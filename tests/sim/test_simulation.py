@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from atb.core.money import floor_to
 from atb.execution.dust import PREFIX
 from atb.ledger.audit import audit
 from atb.ledger.connect import Where, connect
-from tests.database import Postgres, postgres
 from tests.sim.world import World
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
-
-
-@pytest.fixture
-def where(server: Postgres) -> Where:
-    return server.where(server.database())
 
 
 def check(world: World) -> int:

@@ -12,7 +12,7 @@ import io
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +33,7 @@ from atb.live.request import LiveRequest
 from atb.live.run import Around, Shown, _broker, _wish
 from atb.live.screen import Looks
 from atb.live.trader import Trader
-from tests.database import Postgres, postgres
+from tests.database import Postgres
 from tests.venue.exchange import DAY_MS, HOUR_MS
 from tests.venue.market_time import MarketTime
 from tests.venue.test_candles import START, made
@@ -45,12 +45,6 @@ TABLES = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'p
 # Rows for each trade and each candle of a symbol, in all tables. A trade: intents, orders and their states, executions, levels.
 # A candle: its mark and decisions, a stop that moves with it (cancelled, placed again), and what is told of all that.
 A_TRADE, A_CANDLE = 30, 7
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with postgres(tmp_path_factory.mktemp("postgres")) as running:
-        yield running
 
 
 class Held(NamedTuple):
