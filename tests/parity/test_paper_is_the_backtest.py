@@ -208,7 +208,7 @@ def test_thrown_away_and_rebuilt_at_any_moment(where: Where, tmp_path: Path, see
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4, 104))
+@pytest.mark.parametrize("seed", range(4, 24))
 def test_thrown_away_and_rebuilt_at_any_moment_many_times(where: Where, tmp_path: Path, seed: int) -> None:
     killed_and_compared(where, tmp_path, seed)
 
@@ -220,9 +220,12 @@ def killed_and_compared(where: Where, tmp_path: Path, seed: int) -> None:
     end = START + (count - 1) * HOUR_MS
     with MarketTime(tmp_path, series_of(count, symbols, 50 + 7 * seed), FIRST + 60_000) as market:
         account = Account(where, market, POLICIES[seed % 3], f"killed {seed}")
+        process = account.start()  # an account begins with its first close: the backtest begins there, too
+        account.trade(process, FIRST + HOUR_MS + 60_000)
+        account.end(process)
         deaths = 0
         while market.exchange.now_ms < end - 20 * HOUR_MS:
-            process = account.start(lives=rng.randrange(60), after=rng.random() < 0.5)
+            process = account.start(lives=rng.randrange(25), after=rng.random() < 0.5)
             try:
                 account.trade(process, min(end, market.exchange.now_ms + rng.randrange(9 * HOUR_MS)))
             except Killed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections.abc import Iterator
 from functools import cache
@@ -439,19 +438,6 @@ def test_ten_thousand_candles_are_far_fewer_than_ten_thousand_calls(lookback: in
     assert check(Counted, simulated()).passed
     assert Counted.calls <= max(1_500, 6_500 - abs(lookback - 5_000))
     assert Counted.rows <= 10_000 * max(1_100, 3.6 * lookback)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [*SHIPPED, "ShortEma", "ShortWilder", "OnlineDeviation", "PandasMean"])
-def test_ten_thousand_candles_take_less_than_ten_seconds(name: str) -> None:
-    if name in SHIPPED:
-        strategy = load_strategy(name, SHIPPED).make({})
-        strategy.model = model_of(strategy.model_kind) if strategy.model_kind else None
-    else:
-        strategy = next(cls for cls in [*MEMORY, *ROUNDING] if cls.__name__ == name)()
-    start = time.perf_counter()
-    check_fully(strategy, simulated(), exact=False, lag_is_fatal=False)
-    assert time.perf_counter() - start < 10.0
 
 
 def test_progress_reaches_its_end() -> None:
