@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from atb.core.policy import Policy
+from atb.core.timeframe import in_ms
 from atb.core.types import MarketRules, Symbol
 from atb.engine.reasons import STOP_LOSS, TAKE_PROFIT
 from atb.engine.rules import make_rules
 from atb.execution.offers import Offers, Told
-from atb.execution.plan import NOTHING, Step, next_step, overdue, protection
+from atb.execution.plan import NOTHING, Step, as_resting, next_step, overdue, protection
 from atb.execution.state import TradingState
 from atb.execution.traded import Traded, market_config, traded_from
 from atb.ledger.entries import Entry
@@ -172,19 +173,84 @@ def test_no_more_is_sold_than_is_free(books: Books) -> None:
 
 def test_refusals_are_remembered_until_they_may_have_passed() -> None:
     told = Told(Features(("stop", "stop_limit"), 5, True))
+    pair = (("stop", Decimal(2), Decimal(95)), ("take", Decimal(2), Decimal(120)))
     told.no_such_type(0, "stop")
-    told.no_pair(0)
+    told.not_so(0, pair)
     told.at_most(0, Decimal(1))
     offers = told.offers(0, Decimal(2))
-    assert (offers.stop_type, offers.pairs, offers.most) == ("stop_limit", False, Decimal(1))
+    assert (offers.stop_type, offers.refused, offers.most) == ("stop_limit", frozenset([pair]), Decimal(1))
     told.ask_again(0)
     offers = told.offers(0, Decimal(2))
-    assert (offers.stop_type, offers.pairs, offers.most) == ("stop_limit", True, None)
+    assert (offers.stop_type, offers.refused, offers.most) == ("stop_limit", frozenset(), Decimal(1))
     told.no_such_type(0, "stop_limit")
     assert told.offers(0, Decimal(2)).stop_type == "" and told.offers(1, Decimal(2)).stop_type == "stop"
+
+
+def test_a_sale_that_is_refused_is_tried_again_later_each_time_later() -> None:
+    told, held = Told(Features(("stop",), 5, True)), Decimal(1)
+    assert [told.no_sale(0, held, 0) for _ in range(8)] == [1000 * s for s in (10, 20, 40, 80, 160, 320, 600, 600)]
+    assert told.offers(0, held, 599_999).kept and not told.offers(0, held, 600_000).kept
+    assert not told.offers(0, held / 2, 0).kept  # a part was sold
+    told.sell_now(0)
+    assert not told.offers(0, held, 1).kept
+
+
+def test_what_cannot_be_sold_now_is_protected(books: Books) -> None:
+    books.hold()
+    books.state.stepper.want(0, 0, STOP_LOSS)
+    kept = ALL._replace(kept=True)
+    assert [w.purpose for w in step(books).place] == ["exit"]
+    assert [w.purpose for w in step(books, kept).place] == ["stop"]
+    books.tell("control", {"action": "flatten", "reason": "test", "by": "test"})
+    assert [w.purpose for w in step(books).place] == ["emergency"]
+    assert [(w.purpose, w.order.stop_price) for w in step(books, kept).place] == [("stop", Decimal(95))]
+
+
+def test_the_next_best_rests_where_something_is_refused(books: Books) -> None:
+    """The stop without its take, then one that is further away; what rests rightly is not cancelled for a better try."""
+    books.hold(take=120.0)
+    offers, seen = ALL, []
+    while wanted := protection(books.state, 0, offers):
+        seen.append([(w.purpose, w.order.price or w.order.stop_price) for w in wanted])
+        offers = offers._replace(refused=offers.refused | {as_resting(wanted)})
+    stop = ("stop", Decimal(95))
+    assert seen == [[("take", Decimal(120)), stop], [stop], [("stop", Decimal("94.05"))]]
+    no_pair = ALL._replace(refused=frozenset([as_resting(protection(books.state, 0, ALL))]))
+    books.order("s", "stop", "sell", "1", "stop", stop="95")
+    assert step(books, no_pair) == NOTHING and step(books).cancel
+
+
+def test_a_wider_stop_is_watched(books: Books) -> None:
+    books.hold()
+    books.order("s", "stop", "sell", "1", "stop", stop="94.05")
+    assert overdue(books.state, 0, 95.1) is None
+    assert overdue(books.state, 0, 95.0) == STOP_LOSS
+
+
+def test_an_entry_that_hangs_is_cancelled(books: Books) -> None:
+    p = books.state.position(0)
+    p.target_qty, p.stop, p.stop_reason = 1000, 95.0, STOP_LOSS
+    books.order("e", "entry", "buy", "1")
+    at = in_ms(AT)
+    assert next_step(books.state, 0, ALL, at + 60_000) == NOTHING  # nothing of it is held
+    books.fill("1", "buy", "0.4", "100", "e")
+    assert next_step(books.state, 0, ALL, at + 9_000) == NOTHING
+    assert [o.client_order_id for o in next_step(books.state, 0, ALL, at + 11_000).cancel] == ["e"]
+    books.tell("control", {"action": "exit", "symbol": "BTCUSDT", "reason": "stop_loss", "by": "engine"})
+    assert [o.client_order_id for o in next_step(books.state, 0, ALL, at + 9_000).cancel] == ["e"]
+
+
+def test_no_order_is_more_than_one_may_be(books: Books) -> None:
+    books.state.traded[0] = Traded(BTC, RULES._replace(max_qty=Decimal("0.3004")))
+    books.state.position(0).target_qty = 1000
+    assert [w.order.qty for w in step(books).place] == [Decimal("0.300")]
+    books.hold()
+    assert [(w.purpose, w.order.qty) for w in step(books).place] == [("stop", Decimal("0.300"))]
 
 
 def test_an_earlier_sessions_symbol_is_known_by_what_it_wrote() -> None:
     eth = Traded(Symbol("ETHUSDT", "ETH", "USDT"), RULES._replace(symbol="ETHUSDT"))
     again = traded_from(market_config(eth))
+    limits = eth.rules._replace(min_qty=Decimal("0.002"), max_qty=Decimal(9000))
+    assert traded_from(market_config(Traded(eth.symbol, limits))).rules[-2:] == (Decimal("0.002"), Decimal(9000))
     assert (again.symbol, again.rules.lot, again.rules.tick) == (eth.symbol, RULES.lot, RULES.tick)

@@ -36,6 +36,7 @@ class ClosingExecutor(Executor):
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
+        self.told.waits_ms = 1_000, 4_000
         self.own: set[str] = set()
 
     def _intent(self, purpose: str, order: NewOrder) -> Entry:

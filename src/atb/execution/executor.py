@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from itertools import count
 from typing import Any
 
 from atb.core.errors import DatabaseUnavailable, ExchangeRefused, ExchangeUnavailable, UsageError
-from atb.core.money import floor_to
 from atb.core.order_id import client_order_id
 from atb.core.orders import FINAL, NewOrder, SeenOrder
 from atb.core.timeframe import in_ms, moment
@@ -26,12 +26,13 @@ from atb.execution.journaled import Journal as Journal
 from atb.execution.journaled import Journaled
 from atb.execution.journaled import catch_up as catch_up
 from atb.execution.narrating import narrate
-from atb.execution.offers import OFFSET, Told
+from atb.execution.offers import OFFSET, Offers, Told
 from atb.execution.plan import NOTHING, Step, Wanted, next_step, overdue
+from atb.execution.refusals import look_at_what_is_free, refused
 from atb.execution.state import TradingState
 from atb.ledger.entries import Entry
 from atb.ledger.records import FINAL_STATES, Order
-from atb.venue.broker import Broker, OrderRefused, OrderUnknown, Window
+from atb.venue.broker import Broker, OrderUnknown, Window
 
 WINDOW_MS = 2_000  # the exchange may take a request this long after its intent
 SETTLE_MS = 3_000  # after the window, until "not found" means "never arrived"
@@ -52,6 +53,9 @@ class Executor(Journaled):
         self.identity, self.session_id, self.tell = identity, session_id, tell
         self.told = Told(broker.features, stop_offset)
         self.bare = BareTime()
+        self.silent_until_ms = 0  # the exchange wants nothing of us before (its clock)
+        self._asked_ms: dict[int, int | None] = {}  # by symbol the candle in which what was refused was tried again
+        self._attempts: dict[tuple[str, int, str], int] = {}  # by symbol, candle and purpose, of its client order ids
         self.no_entries: Callable[[], str] = lambda: ""  # why nothing new may be bought now
         self.halted: Callable[[], str] = lambda: ""  # the same, as the file HALT says it (halt_file.HaltFile.why)
         self.hold = ""  # why nothing is entered, though nobody halted the account
@@ -76,7 +80,11 @@ class Executor(Journaled):
         self.keep(self.state)
 
     def act_on(self, s: int) -> None:
-        self.told.ask_again(s)
+        if self.told.is_limited(s):
+            look_at_what_is_free(self, s)
+        if not self.state.working[s] and self._asked_ms.get(s) != self.state.last_open_ms:  # once a candle
+            self._asked_ms[s] = self.state.last_open_ms
+            self.told.ask_again(s)
         self.carry_on(s)
 
     def pull(self) -> None:
@@ -98,6 +106,9 @@ class Executor(Journaled):
             if reason is not None:
                 self.get_out(s, REASON_NAMES[reason], f"the last price is {price!r}")
                 self.carry_on(s)
+            elif price <= self.state.position(s).stop and self.offers(s).kept and not self._has_stop(s):
+                self.told.sell_now(s)
+                self.carry_on(s)
 
     def get_out(self, s: int, reason: str, evidence: str) -> None:
         """From now on nothing of symbol s is wanted. reason: that of the exit, as trades tell it."""
@@ -114,13 +125,17 @@ class Executor(Journaled):
         """Do what is left to do for symbol s, step by step, until nothing is or something must be waited for."""
         for _ in range(MOST_STEPS):
             self._move_dust(s)
-            step = next_step(self.state, s, self.told.offers(s, self.state.held(s)))
+            step = next_step(self.state, s, self.offers(s), self.broker.now_ms())
             if step == NOTHING or not self._carry_out(s, step):
                 break
         self._note_protection(s)
 
+    def offers(self, s: int) -> Offers:
+        """What the exchange lets us do with symbol s now."""
+        return self.told.offers(s, self.state.held(s), self.broker.now_ms())
+
     def _move_dust(self, s: int) -> None:
-        too_little = self.told.offers(s, self.state.held(s)).dust
+        too_little = self.offers(s).dust
         entries = dust_entries(self.state, s, too_little, self.now(), self.session_id)
         if entries:
             self.append(entries)
@@ -138,6 +153,8 @@ class Executor(Journaled):
 
     def _place(self, s: int, wanted: Sequence[Wanted]) -> bool:
         enters = any(w.purpose == "entry" for w in wanted)
+        if self.broker.now_ms() < self.silent_until_ms:
+            return False
         if enters and self._barred(wanted[0]):
             return False  # the next close forgets it
         named = [w.order._replace(client_order_id=self._name(w)) for w in wanted]
@@ -170,7 +187,7 @@ class Executor(Journaled):
             return False
         except ExchangeRefused as error:
             self._conclude(named, "rejected", error.what)
-            return self._refused(s, wanted, error)
+            return refused(self, s, wanted, error)
         except ExchangeUnavailable as error:  # not sent, or certainly not taken
             self._conclude(named, "denied", error.what)
             return False
@@ -185,54 +202,15 @@ class Executor(Journaled):
             self.tell(Event("warning", "entry_blocked", f"{entry.order.symbol.id} is not bought: {why}"))
         return bool(why)
 
-    def _refused(self, s: int, wanted: Sequence[Wanted], error: ExchangeRefused) -> bool:
-        """What follows from a refusal. Whether the plan may go on."""
-        reason = error.reason if isinstance(error, OrderRefused) else "refused"
-        purposes, symbol = {w.purpose for w in wanted}, wanted[0].order.symbol
-        self.tell(Event("warning", "order_refused", f"{wanted[0].purpose} of {symbol.id}: {error.what}"))
-        if "entry" in purposes:
-            return False
-        if reason == "insufficient_balance":
-            return self._sell_what_is_free(s, wanted[0].order.qty)
-        if reason in ("min_notional", "lot"):
-            self.told.too_little(s, self.state.held(s))
-        elif len(wanted) == 2:
-            self.told.no_pair(s)
-            return True
-        elif reason == "would_trigger" and "stop" in purposes:
-            self.get_out(s, REASON_NAMES[self.state.position(s).stop_reason], "the price is past the stop already")
-            return True
-        elif reason == "not_supported" and "stop" in purposes:
-            self.told.no_such_type(s, wanted[0].order.type)
-            return bool(self.told.offers(s, self.state.held(s)).stop_type)
-        if "stop" in purposes:
-            self.told.bare[s] = error.what
-        return False
-
-    def _sell_what_is_free(self, s: int, asked: Decimal) -> bool:
-        """Less is there than the books say, or something else has it locked: protect what there is."""
-        traded = self.state.traded[s]
-        try:
-            balance = self.broker.balances().get(traded.symbol.base)
-        except NOT_TOLD:
-            return False
-        free = floor_to(balance.free, traded.rules.lot) if balance else Decimal(0)
-        if free >= asked:
-            return False
-        self.told.at_most(s, free)
-        base = traded.symbol.base
-        what = (
-            f"{self.state.held(s).normalize():f} {base} are held by the books, and {free:f} of them are free to be sold"
-        )
-        self.tell(Event("error", "less_is_free", f"{what}. See: atb live sync-balance"))
-        return free > 0
+    def _has_stop(self, s: int) -> bool:
+        working = self.state.working[s].values()
+        return any(order.purpose == "stop" and order.state not in ("intent", "unknown") for order in working)
 
     def _note_protection(self, s: int) -> None:
         """How long what is held is without what should rest for it."""
         state, now = self.state, self.broker.now_ms()
-        resting = {order.purpose for order in state.working[s].values() if order.state not in ("intent", "unknown")}
         p = state.position(s)
-        missing = p.qty > 0 and p.stop == p.stop and "stop" not in resting
+        missing = p.qty > 0 and p.stop == p.stop and not self._has_stop(s)
         symbol = state.traded[s].symbol.id
         passed_ms = self.bare.note(s, missing, state.filled_ms.get(s, 0), now)
         if passed_ms is not None:
@@ -246,7 +224,7 @@ class Executor(Journaled):
             self._note(order.client_order_id, "unknown", error.what)
             return False
         except ExchangeRefused:  # it is at its end already, or another's
-            return self._find([order])
+            return self._find([order]) and self._known(order.client_order_id).state in FINAL_STATES
         except ExchangeUnavailable:
             return False
         return self._record(seen)
@@ -314,12 +292,16 @@ class Executor(Journaled):
 
     def _name(self, wanted: Wanted) -> str:
         """The first id for this purpose and candle that was never used."""
-        attempt, candle_ms = 0, self.state.last_open_ms or 0
-        while True:
-            name = client_order_id(self.identity, wanted.order.symbol.id, candle_ms, wanted.purpose, attempt)
+        symbol, candle_ms = wanted.order.symbol.id, self.state.last_open_ms or 0
+        key = symbol, candle_ms, wanted.purpose
+        if key not in self._attempts:
+            self._attempts = {k: tried for k, tried in self._attempts.items() if k[1] == candle_ms}
+        for attempt in count(self._attempts.get(key, 0)):
+            name = client_order_id(self.identity, symbol, candle_ms, wanted.purpose, attempt)
             if name not in self.state.books.orders:
-                return name
-            attempt += 1
+                break
+        self._attempts[key] = attempt
+        return name
 
     def _intent(self, purpose: str, order: NewOrder) -> Entry:
         body = {

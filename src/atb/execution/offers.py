@@ -5,19 +5,26 @@ All of this is memory of the process alone. One that begins again asks again, an
 
 from __future__ import annotations
 
+from collections import deque
 from decimal import Decimal
 from typing import NamedTuple
 
 from atb.venue.broker import Features
 
-OFFSET = Decimal("0.01")  # of a stop's price: how far below it a stop-limit may sell
+OFFSET = Decimal("0.01")  # of a stop's price: how far below it a stop-limit may sell, and a wider stop rests
+WAITS_MS = 10_000, 600_000  # the first and the longest, from a sale that was refused to the next try
+REMEMBERED = 16  # of what was refused, of each symbol
+
+# What matters of orders that would rest: purpose, quantity and price of each.
+Resting = tuple[tuple[str, Decimal, Decimal], ...]
 
 
 class Offers(NamedTuple):
     """For one symbol. pairs: take-profit and stop as one; without it only the stop rests, and the take is watched.
 
     offset: where only stop-limits are offered, the share of the stop's price that the limit is below it. most: of what is
-    held the most that can be sold, None for all. dust: what is held is too little to be sold.
+    held the most that can be sold, None for all. dust: what is held is too little to be sold. refused: what may not rest as it
+    is. kept: a sale was refused a moment ago: what is held is protected until it is tried again.
     """
 
     pairs: bool
@@ -25,6 +32,16 @@ class Offers(NamedTuple):
     offset: Decimal = OFFSET
     most: Decimal | None = None
     dust: bool = False
+    refused: frozenset[Resting] = frozenset()
+    kept: bool = False
+
+
+class Refusals(NamedTuple):
+    """Of sales of what was held, one after the other: the next is due at a time by the exchange's clock."""
+
+    held: Decimal
+    wait_ms: int
+    due_ms: int
 
 
 class Told:
@@ -32,34 +49,55 @@ class Told:
 
     def __init__(self, features: Features, offset: Decimal = OFFSET) -> None:
         self.features, self.offset = features, offset
+        self.waits_ms = WAITS_MS
         self._refused_types: dict[int, set[str]] = {}
-        self._no_pairs: set[int] = set()
+        self._refused: dict[int, deque[Resting]] = {}
         self._most: dict[int, Decimal] = {}
         self._dust: dict[int, Decimal] = {}  # what was held when it was refused as too little
-        self.bare: dict[int, str] = {}  # why no stop rests
+        self._sales: dict[int, Refusals] = {}
 
-    def offers(self, s: int, held: Decimal) -> Offers:
-        refused = self._refused_types.get(s, set())
-        left = [kind for kind in self.features.stop_types if kind not in refused]
+    def offers(self, s: int, held: Decimal, now_ms: int = 0) -> Offers:
+        """now_ms: the exchange's clock."""
+        types = self._refused_types.get(s, set())
+        left = [kind for kind in self.features.stop_types if kind not in types]
+        sales = self._sales.get(s)
         return Offers(
-            self.features.pairs and s not in self._no_pairs, left[0] if left else "", self.offset,
-            self._most.get(s), self._dust.get(s) == held,
+            self.features.pairs, left[0] if left else "", self.offset, self._most.get(s), self._dust.get(s) == held,
+            frozenset(self._refused.get(s, ())), sales is not None and sales.held == held and now_ms < sales.due_ms,
         )  # fmt: skip
 
     def no_such_type(self, s: int, kind: str) -> None:
         self._refused_types.setdefault(s, set()).add(kind)
 
-    def no_pair(self, s: int) -> None:
-        self._no_pairs.add(s)
+    def not_so(self, s: int, resting: Resting) -> None:
+        """It may not rest as it is; what rests of another price or quantity is another matter."""
+        self._refused.setdefault(s, deque(maxlen=REMEMBERED)).append(resting)
 
     def too_little(self, s: int, held: Decimal) -> None:
         self._dust[s] = held
 
-    def at_most(self, s: int, qty: Decimal) -> None:
-        self._most[s] = qty
+    def at_most(self, s: int, qty: Decimal | None) -> None:
+        if qty is None:
+            self._most.pop(s, None)
+        else:
+            self._most[s] = qty
+
+    def is_limited(self, s: int) -> bool:
+        return s in self._most
+
+    def no_sale(self, s: int, held: Decimal, now_ms: int) -> int:
+        """A sale was refused. Returns for how many ms what is held is protected instead: twice as long each time."""
+        (first_ms, longest_ms), last = self.waits_ms, self._sales.get(s)
+        wait_ms = min(last.wait_ms * 2, longest_ms) if last and last.held == held else first_ms
+        self._sales[s] = Refusals(held, wait_ms, now_ms + wait_ms)
+        return wait_ms
+
+    def sell_now(self, s: int) -> None:
+        """The next sale is due at once."""
+        if (last := self._sales.get(s)) is not None:
+            self._sales[s] = last._replace(due_ms=0)
 
     def ask_again(self, s: int) -> None:
-        """The market, or the account, may have changed since: what was passing is forgotten."""
-        self._no_pairs.discard(s)
-        self._most.pop(s, None)
-        self.bare.pop(s, None)
+        """The market may have changed: what was refused is tried again. Not while something rests that would have to go."""
+        self._refused.pop(s, None)
+        self._dust.pop(s, None)

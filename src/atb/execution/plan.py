@@ -7,18 +7,21 @@ protected.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
 from atb.core.money import floor_to, lots_to_base, price_to_decimal
 from atb.core.orders import NewOrder
+from atb.core.timeframe import in_ms
+from atb.core.types import MarketRules
 from atb.engine.reasons import EMERGENCY_CLOSE, PARTIAL_EXIT, TAKE_PROFIT
-from atb.execution.offers import Offers
+from atb.execution.offers import Offers, Resting
 from atb.execution.state import TARGET_PURPOSES, TradingState
 from atb.ledger.records import Order
 
 ZERO = Decimal(0)
+HANGS_MS = 10_000  # a market order that has bought a part is not waited for any longer
 SOLD_AS = {PARTIAL_EXIT: "partial", EMERGENCY_CLOSE: "emergency"}
 
 
@@ -40,8 +43,8 @@ class Step(NamedTuple):
 NOTHING = Step()
 
 
-def next_step(state: TradingState, s: int, offers: Offers) -> Step:
-    """What to do next for symbol s."""
+def next_step(state: TradingState, s: int, offers: Offers, now_ms: int = 0) -> Step:
+    """What to do next for symbol s. now_ms: the exchange's clock."""
     working = list(state.working[s].values())
     unknown = [order for order in working if order.state in ("intent", "unknown")]
     if unknown:
@@ -49,19 +52,28 @@ def next_step(state: TradingState, s: int, offers: Offers) -> Step:
     if s in state.flattening:
         return _flatten(state, s, offers, working)
     if any(order.purpose in TARGET_PURPOSES for order in working):
-        return NOTHING
+        return Step(cancel=_hanging(state, s, working, now_ms))
     p = state.position(s)
     if p.target_qty > p.qty:
         return Step(place=[_market(state, s, "buy", "entry", p.target_qty - p.qty)])
     if offers.dust:
         return Step(cancel=working) if working else NOTHING
-    if p.target_qty < p.qty:
+    if p.target_qty < p.qty and not offers.kept:
         return Step(cancel=working) if working else _sell(state, s, offers)
     return _protect(working, protection(state, s, offers))
 
 
+def _hanging(state: TradingState, s: int, working: Sequence[Order], now_ms: int) -> Sequence[Order]:
+    """Entries that have bought a part and do not come to their end: it can neither be protected nor sold before."""
+    p = state.position(s)
+    entries = [order for order in working if order.purpose == "entry" and order.filled_qty]
+    return tuple(o for o in entries if p.target_qty < p.qty or now_ms > in_ms(o.created_at) + HANGS_MS)
+
+
 def _flatten(state: TradingState, s: int, offers: Offers, working: list[Order]) -> Step:
     """Whatever works is cancelled, also an entry; only a sale that closes is waited for."""
+    if offers.kept and not any(order.purpose in TARGET_PURPOSES for order in working):
+        return _protect(working, protection(state, s, offers))
     others = [order for order in working if order.purpose != "emergency"]
     if others:
         return Step(cancel=others)
@@ -69,18 +81,26 @@ def _flatten(state: TradingState, s: int, offers: Offers, working: list[Order]) 
 
 
 def protection(state: TradingState, s: int, offers: Offers) -> list[Wanted]:
-    """What should rest at the exchange for what is held of symbol s: its take and its stop, for all whole lots of it."""
-    p, traded = state.position(s), state.traded[s]
-    qty = floor_to(_sellable(state, s, offers), traded.rules.lot)
+    """What should rest at the exchange for what is held of symbol s: its take and its stop, for all whole lots of it, or
+    the next best of what was not refused."""
+    ways = _ways(state, s, offers)
+    return next((list(wanted) for wanted in ways if as_resting(wanted) not in offers.refused), [])
+
+
+def _ways(state: TradingState, s: int, offers: Offers) -> Iterator[Sequence[Wanted]]:
+    p, rules = state.position(s), state.traded[s].rules
+    qty = _in_one_order(_sellable(state, s, offers), rules)
     if qty <= 0:
-        return []
-    wanted = []
+        return
+    stops = p.stop == p.stop and offers.stop_type
     if p.take == p.take and (offers.pairs or p.stop != p.stop):
-        price = price_to_decimal(p.take, traded.rules.tick)
-        wanted.append(Wanted("take", NewOrder("", traded.symbol, "sell", "take_limit", qty, price=price)))
-    if p.stop == p.stop and offers.stop_type:
-        wanted.append(Wanted("stop", _stop(state, s, offers, qty)))
-    return wanted
+        price = price_to_decimal(p.take, rules.tick)
+        take = Wanted("take", NewOrder("", state.traded[s].symbol, "sell", "take_limit", qty, price=price))
+        yield [take, _stop(state, s, offers, qty)] if stops else [take]
+    if stops:
+        at = price_to_decimal(p.stop, rules.tick)
+        yield [_stop(state, s, offers, qty)]
+        yield [_stop(state, s, offers, qty, max(floor_to(at * (1 - offers.offset), rules.tick), rules.tick))]
 
 
 def overdue(state: TradingState, s: int, last: float) -> int | None:
@@ -97,22 +117,33 @@ def overdue(state: TradingState, s: int, last: float) -> int | None:
     if not last <= p.stop:
         return None
     stop = resting.get("stop")
-    passed = stop is None or (stop.price is not None and Decimal(repr(last)) < stop.price)
+    passed = stop is None or (stop.price is not None and Decimal(repr(last)) < stop.price) or _is_wider(state, s, stop)
     return p.stop_reason if passed else None
 
 
-def _stop(state: TradingState, s: int, offers: Offers, qty: Decimal) -> NewOrder:
+def _is_wider(state: TradingState, s: int, stop: Order) -> bool:
+    """It rests below where it belongs, which is watched."""
+    belongs = price_to_decimal(state.position(s).stop, state.traded[s].rules.tick)
+    return stop.stop_price is not None and stop.stop_price < belongs
+
+
+def _stop(state: TradingState, s: int, offers: Offers, qty: Decimal, at: Decimal | None = None) -> Wanted:
     traded = state.traded[s]
-    at = price_to_decimal(state.position(s).stop, traded.rules.tick)
+    at = price_to_decimal(state.position(s).stop, traded.rules.tick) if at is None else at
     limit = None
     if offers.stop_type == "stop_limit":
         limit = max(floor_to(at * (1 - offers.offset), traded.rules.tick), traded.rules.tick)
-    return NewOrder("", traded.symbol, "sell", offers.stop_type, qty, price=limit, stop_price=at)
+    return Wanted("stop", NewOrder("", traded.symbol, "sell", offers.stop_type, qty, price=limit, stop_price=at))
 
 
 def _sellable(state: TradingState, s: int, offers: Offers) -> Decimal:
-    held = state.held(s)
+    held = max(state.held(s), ZERO)
     return held if offers.most is None else min(held, offers.most)
+
+
+def _in_one_order(qty: Decimal, rules: MarketRules) -> Decimal:
+    """As much of it as one order may be, in whole lots."""
+    return floor_to(qty if rules.max_qty is None else min(qty, rules.max_qty), rules.lot)
 
 
 def _sell(state: TradingState, s: int, offers: Offers) -> Step:
@@ -124,7 +155,7 @@ def _sell(state: TradingState, s: int, offers: Offers) -> Step:
 
 def _protect(working: list[Order], wanted: list[Wanted]) -> Step:
     """Nothing where the right orders rest; else what rests is cancelled first, for it has the coins."""
-    if sorted(map(_of_order, working)) == sorted(map(_of_wanted, wanted)):
+    if tuple(sorted(map(_of_order, working))) == as_resting(wanted):
         return NOTHING
     return Step(cancel=working) if working else Step(place=wanted)
 
@@ -135,6 +166,11 @@ def _of_order(order: Order) -> tuple[str, Decimal, Decimal]:
     return order.purpose, order.qty - order.filled_qty, at or ZERO
 
 
+def as_resting(wanted: Sequence[Wanted]) -> Resting:
+    """What matters of orders that would rest."""
+    return tuple(sorted(map(_of_wanted, wanted)))
+
+
 def _of_wanted(wanted: Wanted) -> tuple[str, Decimal, Decimal]:
     order = wanted.order
     at = order.stop_price if wanted.purpose == "stop" else order.price
@@ -142,8 +178,6 @@ def _of_wanted(wanted: Wanted) -> tuple[str, Decimal, Decimal]:
 
 
 def _market(state: TradingState, s: int, side: str, purpose: str, lots: int) -> Wanted:
-    """As much of it as one order may be. What is left of a sale is sold next."""
+    """What is left of a sale is sold next; of an entry, it is not bought."""
     symbol, rules = state.traded[s]
-    if rules.max_qty is not None:
-        lots = min(lots, int(rules.max_qty // rules.lot))
-    return Wanted(purpose, NewOrder("", symbol, side, "market", lots_to_base(lots, rules.lot)))
+    return Wanted(purpose, NewOrder("", symbol, side, "market", _in_one_order(lots_to_base(lots, rules.lot), rules)))

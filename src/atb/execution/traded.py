@@ -19,11 +19,13 @@ class Traded(NamedTuple):
 def market_config(traded: Traded) -> dict[str, str]:
     """A symbol and its rules as a session's configuration tells them; `traded_from` reads them."""
     symbol, rules = traded
-    numbers = {name: f"{getattr(rules, name):f}" for name in ("lot", "tick", "min_notional")}
+    known = {name: getattr(rules, name) for name in ("lot", "tick", "min_notional", "min_qty", "max_qty")}
+    numbers = {name: f"{value:f}" for name, value in known.items() if value is not None}
     return {"symbol": symbol.id, "base": symbol.base, "quote": symbol.quote, "market": symbol.market, **numbers}
 
 
 def traded_from(known: Mapping[str, str]) -> Traded:
     symbol = Symbol(known["symbol"], known["base"], known["quote"], known["market"])
     lot, tick, least = (Decimal(known[name]) for name in ("lot", "tick", "min_notional"))
-    return Traded(symbol, MarketRules(symbol.id, lot, tick, least, "ledger", ""))
+    smallest, largest = (Decimal(known[name]) if name in known else None for name in ("min_qty", "max_qty"))
+    return Traded(symbol, MarketRules(symbol.id, lot, tick, least, "ledger", "", smallest, largest))

@@ -63,9 +63,9 @@ class BinanceBroker:
         stop_types = tuple(name for name in STOP_TYPES if all(name in one.stop_types for one in every))
         return Features(stop_types, min(one.max_stops for one in every), all(one.pairs for one in every))
 
-    def market_rules(self, symbol: Symbol) -> MarketRules:
+    def market_rules(self, symbol: Symbol, fresh: bool = False) -> MarketRules:
         """ExchangeRefused where the symbol is not traded now. Without an answer the last rules that were told."""
-        return self._listings.rules(symbol)
+        return self._listings.rules(symbol, fresh)
 
     def place(self, order: NewOrder, window: Window) -> SeenOrder:
         params = order_params(order) | _within(window)

@@ -86,9 +86,9 @@ class CoinbaseBroker:
     def now_ms(self) -> int:
         return self.session.clock.now_ms()
 
-    def market_rules(self, symbol: Symbol) -> MarketRules:
+    def market_rules(self, symbol: Symbol, fresh: bool = False) -> MarketRules:
         """ExchangeRefused where the symbol is not traded now. Without an answer the last rules that were told."""
-        return self._listings.rules(symbol)
+        return self._listings.rules(symbol, fresh)
 
     def place(self, order: NewOrder, window: Window) -> SeenOrder:
         what = f"Placing {order.client_order_id} ({order.side} {order.type} {order.symbol.id})"

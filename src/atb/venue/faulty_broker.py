@@ -60,8 +60,8 @@ class FaultyBroker:
     def now_ms(self) -> int:
         return self.broker.now_ms()
 
-    def market_rules(self, symbol: Symbol) -> MarketRules:
-        return self.broker.market_rules(symbol)
+    def market_rules(self, symbol: Symbol, fresh: bool = False) -> MarketRules:
+        return self.broker.market_rules(symbol, fresh)
 
     def rights(self) -> KeyRights:
         return self.broker.rights()

@@ -44,8 +44,11 @@ class Listings:
         self._file = file
         self._known: dict[str, tuple[Listing, float]] = {}
 
-    def rules(self, symbol: Symbol) -> MarketRules:
-        """ExchangeRefused where the symbol is not traded now. Without an answer the last rules that an exchange told."""
+    def rules(self, symbol: Symbol, fresh: bool = False) -> MarketRules:
+        """fresh: asked for now. ExchangeRefused where the symbol is not traded now. Without an answer the last rules that
+        an exchange told."""
+        if fresh:
+            self._known.pop(symbol.id, None)
         try:
             listing = self.of(symbol)
         except ExchangeUnavailable:

@@ -120,7 +120,7 @@ class SimulatedBroker:
     def now_ms(self) -> int:
         return self._clock.now_ms() + self._setup.skew_ms if self._as_of_ms is None else self._as_of_ms
 
-    def market_rules(self, symbol: Symbol) -> MarketRules:
+    def market_rules(self, symbol: Symbol, fresh: bool = False) -> MarketRules:
         return self._instrument(symbol).rules
 
     def place(self, order: NewOrder, window: Window, pieces: Pieces = WHOLE) -> SeenOrder:

@@ -1,0 +1,131 @@
+"""What follows from an order that the exchange has refused: whether, how and when it is tried again, and what rests instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from atb.core.errors import DataError, ExchangeRefused, UsageError
+from atb.core.money import floor_to
+from atb.core.types import MarketRules
+from atb.engine.reasons import REASON_NAMES
+from atb.execution.fills import NOT_TOLD, Event
+from atb.execution.plan import Wanted, as_resting
+from atb.execution.traded import Traded
+from atb.venue.broker import OrderRefused
+
+if TYPE_CHECKING:
+    from atb.execution.executor import Executor
+
+PASSING = ("too_fast", "clock", "not_sent", "barred")  # it says nothing about the order
+SIZE = ("min_notional", "lot")
+MARGIN = Decimal("1.1")  # the price may have moved by so much since we saw it
+LONGEST_SILENCE_MS = 60_000  # however long the exchange wants nothing of us, it is tried again after this
+
+
+def refused(e: Executor, s: int, wanted: Sequence[Wanted], error: ExchangeRefused) -> bool:
+    """Whether the plan of symbol s may go on at once, to something else."""
+    reason = error.reason if isinstance(error, OrderRefused) else "refused"
+    e.tell(Event("warning", "order_refused", f"{wanted[0].purpose} of {wanted[0].order.symbol.id}: {error.what}"))
+    if reason in PASSING:
+        e.silent_until_ms = e.broker.now_ms() + _silence_ms(error)
+        return False
+    if reason in SIZE and _learn(e, s):
+        return True
+    if any(w.purpose == "entry" for w in wanted):
+        return False
+    if reason == "insufficient_balance":
+        return _sell_what_is_free(e, s, wanted[0].order.qty)
+    if reason in SIZE and _is_too_little(e, s):
+        e.told.too_little(s, e.state.held(s))
+        return False
+    if all(w.purpose in ("stop", "take") for w in wanted):
+        return _not_protected(e, s, wanted, reason)
+    return _not_sold(e, s, wanted[0], error)
+
+
+def _silence_ms(error: ExchangeRefused) -> int:
+    return min(round(error.wait_s * 1000), LONGEST_SILENCE_MS) if isinstance(error, OrderRefused) else 0
+
+
+def _learn(e: Executor, s: int) -> bool:
+    """Ask for the rules of a symbol anew. Whether they are others than we thought."""
+    symbol, rules = e.state.traded[s]
+    try:
+        told = e.broker.market_rules(symbol, fresh=True)
+    except (*NOT_TOLD, DataError, UsageError):
+        return False
+    if _numbers(told) == _numbers(rules):
+        return False
+    e.state.learn(Traded(symbol, told))
+    e.tell(Event("warning", "rules_changed", f"{symbol.id}: the exchange's rules for its orders have changed."))
+    return True
+
+
+def _numbers(rules: MarketRules) -> tuple[Decimal | None, ...]:
+    return rules.lot, rules.tick, rules.min_notional, rules.min_qty, rules.max_qty
+
+
+def _is_too_little(e: Executor, s: int) -> bool:
+    """Nothing of what is held could be sold, by the rules as we know them. A refusal alone does not say so: an order may be
+    too large, too."""
+    symbol, rules = e.state.traded[s]
+    held = floor_to(e.state.held(s), rules.lot)
+    worth = held * e.state.books.prices[symbol.market, symbol.id]
+    return held <= 0 or held < (rules.min_qty or 0) or worth < rules.min_notional * MARGIN
+
+
+def _sell_what_is_free(e: Executor, s: int, asked: Decimal) -> bool:
+    """Less is there than the books say, or something else has it locked: protect what there is."""
+    free = free_to_sell(e, s)
+    if free is None or free >= asked:
+        return False
+    e.told.at_most(s, free)
+    base = e.state.traded[s].symbol.base
+    what = f"{e.state.held(s).normalize():f} {base} are held by the books, and {free:f} of them are free to be sold"
+    e.tell(Event("error", "less_is_free", f"{what}. See: atb live sync-balance"))
+    return free > 0
+
+
+def look_at_what_is_free(e: Executor, s: int) -> None:
+    """Whether less can still be sold than is held: asked, rather than tried with what protects it."""
+    free = free_to_sell(e, s)
+    if free is not None:
+        resting = max(
+            (o.qty - o.filled_qty for o in e.state.working[s].values() if o.side == "sell"), default=Decimal(0)
+        )
+        there = free + resting
+        e.told.at_most(s, there if there < floor_to(e.state.held(s), e.state.traded[s].rules.lot) else None)
+
+
+def free_to_sell(e: Executor, s: int) -> Decimal | None:
+    """Whole lots in base units, beside what orders have locked; None where nobody tells."""
+    traded = e.state.traded[s]
+    try:
+        balance = e.broker.balances().get(traded.symbol.base)
+    except NOT_TOLD:
+        return None
+    return floor_to(balance.free, traded.rules.lot) if balance else Decimal(0)
+
+
+def _not_protected(e: Executor, s: int, wanted: Sequence[Wanted], reason: str) -> bool:
+    """The next best: the stop without its take, another type, a wider one; at last it is watched."""
+    stops = any(w.purpose == "stop" for w in wanted)
+    if reason == "would_trigger" and stops and len(wanted) == 1:
+        e.get_out(s, REASON_NAMES[e.state.position(s).stop_reason], "the price is past the stop already")
+        return True
+    if reason == "not_supported" and stops and len(wanted) == 1:
+        e.told.no_such_type(s, wanted[0].order.type)
+    else:
+        e.told.not_so(s, as_resting(wanted))
+    return True
+
+
+def _not_sold(e: Executor, s: int, sale: Wanted, error: ExchangeRefused) -> bool:
+    """It is protected again, and sold later."""
+    held, symbol = e.state.held(s), sale.order.symbol.id
+    wait_s = e.told.no_sale(s, held, e.broker.now_ms()) / 1000
+    what = f"{symbol} cannot be sold ({error.what}). It is protected meanwhile, and tried again in {wait_s:g} s."
+    e.tell(Event("critical", "sale_refused", what))
+    return True

@@ -1,0 +1,166 @@
+"""An exchange that refuses what we want: nothing that is held is given up, or left bare, because of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+
+import pytest
+
+from atb.core.errors import ExchangeRefused
+from atb.core.orders import NewOrder, SeenOrder
+from atb.ledger.connect import Where
+from atb.venue.broker import Window
+from atb.venue.faults import Fault, FaultPlan
+from tests.sim.test_simulation import check
+from tests.sim.world import World
+
+
+class Held(Exception):
+    """A symbol's index."""
+
+
+class Watched(World):
+    """Goes on until something is held with its stop, and a candle runs."""
+
+    watching = True
+
+    def look(self, from_ms: int, after_s: Sequence[int]) -> None:
+        super().look(from_ms, after_s)
+        for s in range(self.session.state.count) if self.watching else ():
+            p = self.session.state.position(s)
+            if stops(self, s) and p.target_qty == p.qty > 3 and s in self.last:
+                self.watching = False
+                raise Held(s)
+
+
+def holding(where: Where, seed: int = 5) -> tuple[World, int]:
+    """A world that holds something with its stop, and the symbol's index."""
+    world = Watched(where, seed, deaths=0.0, faults=())
+    try:
+        world.live()
+    except Held as held:
+        return world, held.args[0]
+    raise AssertionError("nothing was ever held")
+
+
+def stops(world: World, s: int) -> list[SeenOrder]:
+    return [o for o in world.exchange.open_orders([world.traded[s].symbol]) if o.type == "stop"]
+
+
+def faults(world: World, *these: Fault) -> None:
+    world.plan = world.broker.plan = FaultPlan(world.seed, *these)
+
+
+@pytest.fixture
+def done(where: Where) -> Iterator[Callable[[World], None]]:
+    def end(world: World) -> None:
+        faults(world)
+        world.look(world.clock.now_ms(), (1, 10, 60, 700, 1400))
+        check(world)
+        world.session.journal.close()
+
+    yield end
+
+
+@pytest.mark.parametrize("reason", ["lot", "min_notional", "market_closed", "account", "refused"])
+def test_a_sale_that_is_refused_leaves_what_is_held_protected(
+    where: Where, done: Callable[[World], None], reason: str
+) -> None:
+    world, s = holding(where)
+    held, before = world.session.state.held(s), stops(world, s)
+    faults(world, Fault("place", "refused", 1.0, types=("market",), reason=reason))
+    world.executor.get_out(s, "signal", "test")
+    for _ in range(5):
+        world.look(world.clock.now_ms(), (2,))
+        assert world.session.state.held(s) == held, "given up as too little to be sold"
+        assert [(o.qty, o.stop_price) for o in stops(world, s)] == [(o.qty, o.stop_price) for o in before]
+    critical = [event for event in world.events if event.code == "sale_refused"]
+    assert len(critical) == 1 and "It is protected meanwhile, and tried again in 10 s." in critical[0].message
+    faults(world)
+    world.look(world.clock.now_ms(), (11,))
+    assert world.session.state.position(s).qty == 0 and not stops(world, s)
+    done(world)
+
+
+@pytest.mark.parametrize("reason", ["price", "lot", "refused", "too_many_stops"])
+def test_a_stop_that_is_refused_rests_a_little_wider_and_is_watched(
+    where: Where, done: Callable[[World], None], reason: str
+) -> None:
+    world, s = holding(where)
+    p, (stop,) = world.session.state.position(s), stops(world, s)
+    once = Fault("place", "refused", calls=(1,), types=("stop",), reason=reason)
+    faults(world, once, Fault("place_pair", "refused", 1.0, reason=reason))
+    world.exchange.cancel(stop.symbol, stop.client_order_id)
+    world.look(world.clock.now_ms(), (2,))
+    (wider,) = stops(world, s)
+    assert stop.stop_price is not None and wider.stop_price is not None
+    assert wider.qty == stop.qty and 0.98 * float(stop.stop_price) < float(wider.stop_price) < float(stop.stop_price)
+    orders = len(world.session.state.books.orders)
+    world.look(world.clock.now_ms(), (2, 4, 6))
+    assert len(world.session.state.books.orders) == orders, "it was cancelled for another try"
+    world.executor.watch({s: p.stop})
+    world.look(world.clock.now_ms(), (2,))
+    assert world.session.state.position(s).qty == 0
+    history = world.session.state.books.history[stop.symbol.market, stop.symbol.id]
+    assert history[-1].reason in ("stop_loss", "trailing_stop", "break_even")
+    done(world)
+
+
+def test_what_somebody_else_has_locked_is_asked_for_not_tried(where: Where, done: Callable[[World], None]) -> None:
+    world, s = holding(where)
+    symbol, rules = world.traded[s]
+    (stop,) = stops(world, s)
+    half = (stop.qty / 2 // rules.lot) * rules.lot
+    for order in world.exchange.open_orders([symbol]):
+        with contextlib.suppress(ExchangeRefused):  # of a pair the other went with it
+            world.exchange.cancel(symbol, order.client_order_id)
+    last = world.session.state.books.prices[symbol.market, symbol.id]
+    price = (last * 3 // rules.tick) * rules.tick
+    foreign = NewOrder("mine", symbol, "sell", "limit", half, price=price)
+    world.exchange.place(foreign, Window(world.exchange.now_ms(), 2_000))
+    world.look(world.clock.now_ms(), (2, 4))
+    (rest,) = stops(world, s)
+    assert rest.qty == stop.qty - half
+    orders = len(world.session.state.books.orders)
+    world.look(world.clock.now_ms(), (2, 4, 6, 8))
+    assert len(world.session.state.books.orders) == orders and stops(world, s) == [rest]
+    world.exchange.cancel(symbol, "mine")
+    world.look(world.clock.now_ms(), (2, 4))
+    assert [o.qty for o in stops(world, s)] == [stop.qty]
+    done(world)
+
+
+def test_rules_that_have_changed_are_asked_for(where: Where, done: Callable[[World], None]) -> None:
+    """One order may be half as much as it was: what is held is sold in two."""
+    world, s = holding(where)
+    rules = world.traded[s].rules
+    held = world.session.state.held(s)
+    most = (held * Decimal("0.6") // rules.lot) * rules.lot
+    broker, refuse = world.broker, Fault("place", "refused", calls=(1,), types=("market",), reason="lot")
+    market_rules = broker.market_rules
+    broker.market_rules = lambda symbol, fresh=False: market_rules(symbol, fresh)._replace(max_qty=most)  # type: ignore[method-assign]
+    faults(world, refuse)
+    world.executor.get_out(s, "signal", "test")
+    world.look(world.clock.now_ms(), (2, 4))
+    assert world.session.state.position(s).qty == 0
+    sales = [o for o in world.session.state.books.orders.values() if o.purpose == "exit" and o.filled_qty]
+    assert [o.qty for o in sales] == [most, (held - most) // rules.lot * rules.lot]
+    assert [e.code for e in world.events if e.code in ("rules_changed", "sale_refused")] == ["rules_changed"]
+    done(world)
+
+
+def test_what_is_too_little_by_the_rules_is_dust(where: Where) -> None:
+    world, s = holding(where)
+    symbol = world.traded[s].symbol
+    last = world.session.state.books.prices[symbol.market, symbol.id]
+    least = world.session.state.held(s) * last * 2
+    market_rules = world.broker.market_rules
+    world.broker.market_rules = lambda symbol, fresh=False: market_rules(symbol, fresh)._replace(min_notional=least)  # type: ignore[method-assign]
+    faults(world, Fault("place", "refused", 1.0, types=("market",), reason="min_notional"))
+    held = world.session.state.held(s)
+    world.executor.get_out(s, "signal", "test")
+    world.look(world.clock.now_ms(), (2, 4))
+    assert world.session.state.held(s) == 0 and world.session.state.dust[symbol.base] == held
+    world.session.journal.close()
