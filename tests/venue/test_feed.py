@@ -49,6 +49,21 @@ def test_a_close_is_seen_within_three_seconds_though_one_looks_once_a_minute(tmp
         assert len(market.server.requests) - requests <= 40 + 2
 
 
+def test_what_nothing_rests_for_is_looked_at_more_often(tmp_path: Path) -> None:
+    with MarketTime(tmp_path, [made(40), made(40)], START + 30 * HOUR_MS + 20 * 60_000) as market:
+        feed = market.feed(5, look_every_s=60)
+        feed.prepare()
+        feed.poll()
+        now = market.exchange.now_ms
+        assert feed.next_due_ms() - now > 30_000
+        feed.hurried = ["ETHUSDT"]
+        assert feed.next_due_ms() - now <= 2_000
+        market.go_on(2_000)
+        before = len(market.server.requests)
+        feed.poll()
+        assert ["ETHUSDT" in str(r) for r in market.server.requests[before:]] == [True]
+
+
 def test_fifteen_minutes_on_a_coarse_look(tmp_path: Path) -> None:
     length = 15 * 60_000
     with MarketTime(tmp_path, [made(COUNT, length_ms=length)], START + 40 * length + 60_000, timeframe="15m") as market:

@@ -13,7 +13,7 @@ whatever the times between them. When a candle counts as closed and final: venue
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from atb.core.errors import DataError, ExchangeRefused, ExchangeUnavailable
@@ -33,6 +33,7 @@ PATIENT_MS = 10_000  # after a close, for how long a missing candle is looked fo
 LONGEST_BACKOFF_MS = 30_000
 MOST_PAGES = 200  # in one poll and symbol: a year of 5m at Binance
 MOST_FAILURES = 2  # in one poll, one after the other: the rest would only wait, too
+HURRY_MS = 2_000
 FRESH_MS = 15 * 60_000
 
 
@@ -72,6 +73,7 @@ class Feed:
         self.stale_after_s = stale_after_s or max(2 * look_every_s, min(self.step_ms, FRESH_MS) / 1000)
         self._tail, self._history, self._clock, self._tell = tail, history, clock, tell
         self._every_ms = round(look_every_s * 1000)
+        self.hurried: Collection[str] = ()  # symbols that are looked at more often: nothing rests for what is held of them
         self._next_ms = 0 if after_ms is None else after_ms + self.step_ms  # the next row
         self._ahead_ms = 0
         self._looks = {s.symbol.id: Look() for s in self.series}
@@ -164,15 +166,16 @@ class Feed:
 
     def _due_ms(self, series: CandleSeries) -> int:
         look = self._look_of(series)
+        every_ms = min(self._every_ms, HURRY_MS) if series.symbol.id in self.hurried else self._every_ms
         if look.tried_ms is None:
             return 0
         if look.failures:
             return look.tried_ms + min(AGAIN_MS << min(look.failures - 1, 9), LONGEST_BACKOFF_MS)
         close = series.until_ms + self.step_ms - self._ahead_ms + DELAY_MS
         if look.tried_ms < close:
-            return min(look.tried_ms + self._every_ms, close)
+            return min(look.tried_ms + every_ms, close)
         soon = series.unsettled or look.tried_ms < close + PATIENT_MS
-        return look.tried_ms + (min(AGAIN_MS, self._every_ms) if soon else self._every_ms)
+        return look.tried_ms + (min(AGAIN_MS, every_ms) if soon else every_ms)
 
     def _ask(self, series: CandleSeries) -> bool:
         """Whether there was an answer."""

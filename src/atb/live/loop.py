@@ -125,6 +125,8 @@ class Loop:
             s: running[t.symbol.id].last for s, t in enumerate(state.traded[: state.count]) if t.symbol.id in running
         }
         self.session.executor.watch(last)
+        bare = self.session.executor.bare.now(self.clock.now_ms())
+        self.feed.hurried = [state.traded[s].symbol.id for s in bare]
         self.trader.trough(last)
 
     def _why_no_entries(self) -> str:
