@@ -17,6 +17,7 @@ from atb.execution.session import Session, Wish, open_session
 from atb.execution.state import TradingState
 from atb.ledger.connect import Where
 from atb.ledger.lease import lease_s
+from atb.live.ending import left_protected
 from atb.live.event_table import EventTable
 from atb.live.feed import Feed
 from atb.live.health_pages import health_pages
@@ -30,7 +31,7 @@ from atb.live.prepare import Ready, facts
 from atb.live.redact import Redactor
 from atb.live.request import DEFAULT_PAPER_BALANCE
 from atb.live.screen import Looks, open_screen
-from atb.live.start import agree, check_key, check_money, protect_at_the_end, resumed
+from atb.live.start import agree, check_key, check_money, resumed
 from atb.live.status import About, Status
 from atb.live.teller import Teller
 from atb.live.trader import Trader
@@ -106,7 +107,9 @@ def trade(ready: Ready, around: Around, stop: Callable[[Callable[[], None]], Non
             lease_s=lease_s(ready.asked.check_interval_s), home=around.home,
         )  # fmt: skip
         shown.opened(session, around.where)
-        with _ended(session, around.clock), _protected(session, around, shown):
+        # On paper nothing rests anywhere: the next start folds what there was.
+        covered = contextlib.nullcontext() if around.broker is None else left_protected(session, shown.teller)
+        with _ended(session, around.clock), covered:
             _trade(ready, around, shown, session, paper, stop)
     finally:
         shown.close()
@@ -171,22 +174,6 @@ def _prepare(feed: Feed) -> None:
 def _say(facts: Mapping[str, str], tell: Callable[[Event], None]) -> None:
     for name, text in facts.items():
         tell(Event("info", "start", f"{name}: {text}"))
-
-
-@contextlib.contextmanager
-def _protected(session: Session, around: Around, shown: Shown) -> Iterator[None]:
-    """An error ends it in the middle of a cycle, perhaps between the cancel of a stop and the next one. (On paper nothing rests
-    anywhere: the next start folds what there was.)"""
-    try:
-        yield
-    except Fenced:
-        raise
-    except Exception as error:
-        if around.broker is not None and session.state.begun is not None:
-            if not isinstance(error, UsageError) or shown.status.snapshot.cycles:
-                shown.teller(Event("critical", "engine_failed", f"The engine ends: {error}"))
-            protect_at_the_end(session, shown.teller)
-        raise
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 
-from atb.core.errors import ExchangeRefused, Fenced, UsageError
+from atb.core.errors import ExchangeRefused, UsageError
 from atb.execution.copying import NotingJournal
 from atb.execution.executor import Event
 from atb.execution.reconcile import Verdict, order_lines
@@ -69,27 +69,6 @@ def _protect(session: Session, tell: Tell) -> None:
     except ExchangeRefused as error:
         tell(Event("error", "not_protected", f"What is held could not be looked after: {error.what}"))
     executor.hold = ""
-
-
-def protect_at_the_end(session: Session, tell: Tell) -> None:
-    """Whatever ended the session, and in the middle of what: what is held has its stop, where it can have one."""
-    executor = session.executor
-    executor.hold = "the engine ends"
-    for s, traded in enumerate(session.state.traded[: session.state.count]):
-        if not session.state.held(s):
-            continue
-        try:
-            executor.act_on(s)
-        except Fenced:
-            return  # it is somebody else's now
-        except Exception as error:  # noqa: BLE001 - a fault in one must not leave the next one without its stop
-            tell(Event("critical", "not_protected", f"{traded.symbol.id} could not be looked after: {error}"))
-    bare = executor.bare.now(executor.broker.now_ms())
-    if bare:
-        names = " ".join(session.state.traded[s].symbol.id for s in bare)
-        tell(
-            Event("critical", "not_protected", f"The engine ends, and {names} is held without a stop at the exchange.")
-        )
 
 
 def check_money(state: TradingState) -> None:
