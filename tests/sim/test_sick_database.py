@@ -138,13 +138,13 @@ def through(world: World, sick: object) -> None:
         spooling.retry_s = 600.0  # asking anew is of other tests, and takes its time
         for open_ms in rows:
             world.row(open_ms)
-        assert spooling.away and spooling.spool.waits
+        assert (spooling.away, spooling.spool.waits) == (True, True)
         with pytest.raises(DatabaseUnavailable):
             world.session.renew()
     spooling._next_s = spooling.retry_s = 0.0
     world.calm_down()
     world.session.renew()
-    assert not spooling.away and not spooling.spool.waits and not spooling.spool.refused_path.exists()
+    assert (spooling.away, spooling.spool.waits) == (False, False) and not spooling.spool.refused_path.exists()
     assert world.placed_while_away and "entry" not in world.placed_while_away
     check(world)
     orders = len(world.session.state.books.orders)
