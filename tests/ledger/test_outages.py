@@ -328,8 +328,10 @@ def test_a_read_of_an_engine_survives_its_server_and_an_event_tells(victim: Vict
 
 
 def test_what_an_engine_reads_cannot_write_and_what_it_appends_can(engine: Engine) -> None:
-    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+    engine.journal.patience_s = 0
+    with pytest.raises(DatabaseError, match="read-only transaction"):
         engine.journal.read(lambda connection: connection.execute("DELETE FROM events"))
+    engine.outages.clear()
     assert engine.journal.read(Work(lambda connection, run: None)) == [1, 2]
     assert len(engine.journal.append([buy(2)])) == 1
     assert engine.outages == []
@@ -343,7 +345,7 @@ def test_a_connection_that_saw_an_error_is_used_by_nobody_again(engine: Engine) 
 
     first = engine.journal.read(backend)
     assert engine.journal.read(backend) == first  # a good one is kept
-    with pytest.raises(psycopg.errors.UndefinedTable):
+    with pytest.raises(DatabaseError, match="A table is missing"):
         engine.journal.read(lambda connection: connection.execute("SELECT * FROM nothing"))
     second = engine.journal.read(backend)
     with pytest.raises(UsageError):
@@ -386,7 +388,7 @@ def rename(where: Where, old: str, new: str) -> None:
         connection.execute(f"ALTER TABLE {old} RENAME TO {new}".encode())
 
 
-def test_what_waiting_does_not_mend_ends_an_engine_at_once(victim: Victim, engine: Engine) -> None:
+def test_what_waiting_does_not_mend_is_told_to_an_engine_at_once(victim: Victim, engine: Engine) -> None:
     rename(victim.where, "orders", "gone")
     try:
         with pytest.raises(DatabaseError, match="Nothing was written") as error:

@@ -17,7 +17,7 @@ from atb.core.timeframe import Clock, moment
 from atb.engine.records import Rules
 from atb.execution.account_file import AccountFile
 from atb.execution.authority import WAIT_S, wait_for_authority
-from atb.execution.executor import Event, Executor, Journal, catch_up
+from atb.execution.executor import Event, Executor, catch_up
 from atb.execution.halt_file import HaltFile
 from atb.execution.offers import OFFSET
 from atb.execution.spool import Spool
@@ -65,7 +65,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Session:
-    """A session that is open."""
+    """A session that is open. spooling: its way to the journal, where it goes on without the database."""
 
     id: int
     account: AccountRow
@@ -73,6 +73,7 @@ class Session:
     executor: Executor
     journal: SteadyJournal
     lease_s: float = LEASE_S
+    spooling: SpoolingJournal | None = None
 
     @property
     def state(self) -> TradingState:
@@ -80,6 +81,12 @@ class Session:
 
     def renew(self) -> None:
         """Hold the account for another lease: once in each cycle. Fenced where another has taken over."""
+        if self.spooling is None:
+            self._renew()
+        else:
+            self.spooling.ask(self._renew)
+
+    def _renew(self) -> None:
         self.journal.surely(lambda connection: renew(connection, self.account.id, self.epoch, self.lease_s))
 
     def renewal(self) -> Callable[[], None]:
@@ -129,10 +136,10 @@ def open_session(
         connection.commit()
     journal = SteadyJournal(where, account.id, epoch, patience_s=patience_s)
     try:
-        through = _through_spool(journal, account, home, tell)
+        spooling = None if home is None else _spooling(journal, account, home, tell)
         state = TradingState(wish.traded, wish.rules, wish.quote)
         _replay(journal, state, wish, number, moment(clock.now_ms()))
-        executor = Executor(broker(state), through, state, wish.identity, number, tell, wish.stop_offset)
+        executor = Executor(broker(state), spooling or journal, state, wish.identity, number, tell, wish.stop_offset)
         if home is not None:
             journal.patience_s = min(patience_s, PATIENCE_S)
             executor.halted = HaltFile(home, account.name).why
@@ -141,15 +148,13 @@ def open_session(
     except BaseException:
         _let_go(journal, epoch)
         raise
-    return Session(number, account, epoch, executor, journal, lease_s)
+    return Session(number, account, epoch, executor, journal, lease_s, spooling)
 
 
-def _through_spool(
-    journal: SteadyJournal, account: AccountRow, home: Path | None, tell: Callable[[Event], None]
-) -> Journal:
+def _spooling(
+    journal: SteadyJournal, account: AccountRow, home: Path, tell: Callable[[Event], None]
+) -> SpoolingJournal:
     """The journal for the time when the database is out; what a process before this one could not write is merged."""
-    if home is None:
-        return journal
     spooling = SpoolingJournal(journal, Spool.of(home, account), tell)
     spooling.merge()
     return spooling

@@ -1,5 +1,8 @@
 """A journal that goes on while the database is out: what happened goes into a local spool, and into the ledger later.
 
+Out is a database that does not answer, and as well one that answers and does not take what is written: whatever is the matter
+with it, stops and exits must not wait for that. What may not pass by itself is told as critical.
+
 Everything may be spooled but the intent of an entry: while nobody can be asked whether the account is halted or fenced,
 nothing is opened. What is spooled counts at once, with provisional numbers; once it is merged, others may have written
 between, so whoever folded it folds anew (`merges` tells).
@@ -13,7 +16,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from atb.core.errors import DatabaseUnavailable
+from atb.core.errors import DatabaseError, DatabaseUnavailable
 from atb.execution.fills import Event
 from atb.execution.journaled import PROVISIONAL, Journal
 from atb.execution.spool import Spool
@@ -41,6 +44,7 @@ class SpoolingJournal:
         self.away = False
         self.merges = 0
         self._why = DatabaseUnavailable("")
+        self._severity = ""  # with which it was told that the database is out
         self._next_s = 0.0  # when the database is asked again
         self._order: deque[str] = deque()
         self._ids: set[str] = set()
@@ -55,21 +59,25 @@ class SpoolingJournal:
                 self._came()
                 self._note(entries)
                 return written
-            except DatabaseUnavailable as error:
+            except DatabaseError as error:
                 self._went(error, began_s)
         return self._spooled(entries)
 
     def read(self, work: Callable[[Any], T]) -> T:
         """As the journal reads, after what is spooled is merged. DatabaseUnavailable while it is away."""
+        return self.ask(lambda: self.journal.read(work))
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """As `read`, for whatever else is wanted of the database."""
         if not self._may_ask():
             raise self._why
         began_s = time.monotonic()
         try:
             self.merge()
-            found = self.journal.read(work)
-        except DatabaseUnavailable as error:
+            found = question()
+        except DatabaseError as error:
             self._went(error, began_s)
-            raise
+            raise self._why from None
         self._came()
         return found
 
@@ -104,21 +112,22 @@ class SpoolingJournal:
             self.tell(Event("critical", "spool_failed", error.what))
             raise
 
-    def _went(self, error: DatabaseUnavailable, began_s: float) -> None:
+    def _went(self, error: DatabaseError, began_s: float) -> None:
         """Asked again later, and the later the longer it took to learn that nobody answers."""
-        if not self.away:
+        severity = "error" if isinstance(error, DatabaseUnavailable) else "critical"
+        if severity != self._severity:
             what = (
                 f"The database is out: exits and stops go through {self.spool.path}, nothing is entered. {error.what}"
             )
-            self.tell(Event("error", "database_out", what))
-        self.away, self._why = True, error
+            self.tell(Event(severity, "database_out", what))
+        self.away, self._severity, self._why = True, severity, DatabaseUnavailable(error.what, error.hint)
         now_s = time.monotonic()
         self._next_s = now_s + max(self.retry_s, 3 * (now_s - began_s) if self.retry_s else 0.0)
 
     def _came(self) -> None:
         if self.away:
             self.tell(Event("warning", "database_back", "The database is back: all is in the ledger."))
-        self.away = False
+        self.away, self._severity = False, ""
 
     def _note(self, entries: Sequence[Entry]) -> None:
         for entry in entries:

@@ -24,6 +24,9 @@ OLDEST = 15
 POOL_SIZE = 10
 IDLE_TIMEOUT_S = 60  # in a transaction: a process that hangs must not keep its locks
 STATEMENT_TIMEOUT_S, LOCK_TIMEOUT_S, CONNECT_TIMEOUT_S = 30, 10, 5
+SPARE_S = 5.0  # after the end of its time a statement is cancelled by the server; who hears nothing of that hears nothing more
+# Of a process that runs for long: a stop must not wait for a database. Whoever holds a lock is told of before that.
+SILENCE_S, ENGINE_LOCK_S, ENGINE_CONNECT_S = 5.0, 3, 3
 # How long a connection is tried for: while a server starts, stops or is full; where nothing answers, as in the moment
 # between the end of a server and its next start. A command must not hang where there is none at all.
 PATIENCE_S, BRIEFLY_S = 5.0, 2.0
@@ -82,9 +85,13 @@ def _begin(text: str) -> str:
 
 def connect(
     where: Where, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S, autocommit: bool = False,
-    patience_s: float | None = None,
+    patience_s: float | None = None, silence_s: float | None = None, lock_timeout_s: float = LOCK_TIMEOUT_S,
+    connect_timeout_s: int = CONNECT_TIMEOUT_S,
 ) -> Connection[Any]:  # fmt: skip
     """A connection, or a DatabaseError that says what is wrong and what to do.
+
+    silence_s: without a word from the server for so long it is closed; if not given, somewhat later than the server itself
+    would end a statement.
 
     What passes by itself is waited out: for as long as a command may wait for it, or for `patience_s`, which who was
     connected before gives to everything that is not known to be final.
@@ -92,8 +99,10 @@ def connect(
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
+    from atb.ledger.listening import Listening
+
     times = {
-        "statement_timeout": statement_timeout_s, "lock_timeout": LOCK_TIMEOUT_S,
+        "statement_timeout": statement_timeout_s, "lock_timeout": lock_timeout_s,
         "idle_in_transaction_session_timeout": IDLE_TIMEOUT_S,
     }  # fmt: skip
     options = " ".join(f"-c {name}={int(seconds * 1000)}" for name, seconds in times.items())
@@ -102,10 +111,12 @@ def connect(
     while True:
         try:
             given = conninfo_to_dict(where.conninfo)
-            connection = psycopg.connect(
-                where.conninfo, connect_timeout=given.get("connect_timeout") or CONNECT_TIMEOUT_S, application_name="atb",
+            connection = Listening.connect(
+                where.conninfo, connect_timeout=given.get("connect_timeout") or connect_timeout_s, application_name="atb",
                 options=f"{given.get('options') or ''} {options}", autocommit=autocommit,
             )  # fmt: skip
+            if silence_s is not None or statement_timeout_s:
+                connection.silence_s = statement_timeout_s + SPARE_S if silence_s is None else silence_s
             return _of_a_known_version(connection, where)
         except psycopg.Error as error:
             meaning = _meaning(error)
@@ -156,6 +167,12 @@ def _meaning(error: Exception) -> Meaning:
     # What a network can do to a connection has no end, and a server may speak any language.
     unknown = _UNKNOWN._replace(passes=not state and isinstance(error, OperationalError))
     return next((meaning for meaning in _MEANINGS if meaning.test(state, text)), unknown)
+
+
+def may_pass(state: str) -> bool:
+    """Whether the server may take it a little later, by the SQLSTATE with which it did not: read only for now, cancelled, a
+    lock that is held, an error of its disk, a deadlock, out of something. Anything else is a fault, of the tables or ours."""
+    return state.startswith(("40", "53", "58")) or state in ("25006", "55P03", "57014")
 
 
 def libpq_environment(where: Where) -> dict[str, str]:
@@ -249,6 +266,12 @@ def pool(where: Where) -> Engine:
 
     _hush("sqlalchemy.pool")
     return create_engine(
-        "postgresql+psycopg://", creator=lambda: connect(where, patience_s=0), pool_size=POOL_SIZE, max_overflow=0,
+        "postgresql+psycopg://", creator=lambda: _engines_own(where), pool_size=POOL_SIZE, max_overflow=0,
         pool_pre_ping=True, pool_timeout=CONNECT_TIMEOUT_S,
     )  # fmt: skip
+
+
+def _engines_own(where: Where) -> Connection[Any]:
+    return connect(
+        where, patience_s=0, silence_s=SILENCE_S, lock_timeout_s=ENGINE_LOCK_S, connect_timeout_s=ENGINE_CONNECT_S
+    )

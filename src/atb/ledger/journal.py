@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from atb.core.errors import AtbError, DatabaseError, DatabaseUnavailable, Fenced, OutcomeUnknown, UsageError
 from atb.ledger import projections as tables
 from atb.ledger.before import Before, read_before
+from atb.ledger.connect import may_pass
 from atb.ledger.entries import Chained, Entry, link
 from atb.ledger.fold import Account
 from atb.ledger.records import EXACT
@@ -95,8 +96,7 @@ def _explained(error: Error, account_id: int) -> AtbError:
             f"Nothing was written to {where}: the disk of the database is full ({first}).",
             "Make room on it, then do the same again.",
         )
-    passes = state.startswith(("40", "53")) or state == "55P03"  # deadlock, out of something, a lock that is held
-    kind = DatabaseUnavailable if passes else DatabaseError
+    kind = DatabaseUnavailable if may_pass(state) else DatabaseError
     return kind(f"Nothing was written to {where}: {first}", "See the server's log, then try again.")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from atb.core.errors import DatabaseError, DatabaseUnavailable
-from atb.ledger.connect import POOL_SIZE, Where, explained, pool
+from atb.ledger.connect import POOL_SIZE, Where, explained, may_pass, pool
 from atb.ledger.entries import Chained, Entry
 from atb.ledger.journal import append
 from atb.ledger.patience import Patience
@@ -20,7 +20,7 @@ from atb.ledger.reading import lost_connection
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from psycopg import Connection
+    from psycopg import Connection, Error
 
 T = TypeVar("T")
 
@@ -41,7 +41,8 @@ def record_event(
 class SteadyJournal:
     """One account's journal over a pool of connections; waits out an outage for up to `patience_s` seconds.
 
-    `on_outage` is told of each attempt that failed. An error that waiting does not mend is raised at once.
+    `on_outage` is told of each attempt that failed. An error that waiting does not mend is raised at once. Whatever the
+    database says is a DatabaseError, but for entries that it refuses (UsageError) and authority that is lost (Fenced).
     """
 
     away, merges = False, 0  # what is appended goes to the ledger and nowhere else
@@ -110,7 +111,7 @@ class SteadyJournal:
                     return work(connection)
                 except psycopg.Error as error:
                     pooled.invalidate()
-                    raise lost_connection(error, connection, self.where) or error from None
+                    raise self._told(error, connection) from None
                 except BaseException:
                     pooled.invalidate()
                     raise
@@ -120,19 +121,22 @@ class SteadyJournal:
         except DBAPIError as error:  # of SQLAlchemy's own first statements on a connection
             raise explained(error.orig or error, self.where) from None
 
+    def _told(self, error: Error, connection: Connection[Any]) -> DatabaseError:
+        lost = lost_connection(error, connection, self.where)
+        told = lost or explained(error, self.where)
+        return DatabaseUnavailable(told.what, told.hint) if may_pass(error.sqlstate or "") else told
+
     def _remember(self, what: str, patience: Patience, failures: Sequence[DatabaseUnavailable]) -> None:
         attempts = f"{len(failures)} failed attempt{'' if len(failures) == 1 else 's'}"
         self._untold.append(f"{what} {patience.waited_s():.1f} s and {attempts}: {failures[0].what}")
 
     def _tell(self) -> None:
         """Write the events of past outages. What was done is done: if they cannot be written now, then later."""
-        import psycopg
-
         while self._untold:
             message = self._untold.popleft()
             try:
                 self._write_event(message)
-            except (DatabaseError, psycopg.Error):
+            except DatabaseError:
                 self._untold.appendleft(message)
                 return
 

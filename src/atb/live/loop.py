@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from atb.core.errors import DatabaseUnavailable, ExchangeRefused, ExchangeUnavailable
+from atb.core.errors import DatabaseError, ExchangeRefused, ExchangeUnavailable
 from atb.core.timeframe import Clock
 from atb.execution.executor import Event
 from atb.execution.session import Session
@@ -68,7 +68,7 @@ class Loop:
             self.status.reached("database", now)
             self._judge_exchange(now)
             self.status.cycle_done(self.clock.now_ms())
-        except DatabaseUnavailable as error:
+        except DatabaseError as error:
             self.status.lost("database", error.what, now)
             self.tell(Event("error", "database_away", f"{error.what} Nothing new is bought; it is tried again."))
         except (ExchangeUnavailable, ExchangeRefused) as error:

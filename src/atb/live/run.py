@@ -17,6 +17,7 @@ from atb.execution.session import Session, Wish, open_session
 from atb.execution.state import TradingState
 from atb.ledger.connect import Where
 from atb.ledger.lease import lease_s
+from atb.live.ending import left_protected
 from atb.live.event_table import EventTable
 from atb.live.feed import Feed
 from atb.live.health_pages import health_pages
@@ -106,7 +107,9 @@ def trade(ready: Ready, around: Around, stop: Callable[[Callable[[], None]], Non
             lease_s=lease_s(ready.asked.check_interval_s), home=around.home,
         )  # fmt: skip
         shown.opened(session, around.where)
-        with _ended(session, around.clock):
+        # On paper nothing rests anywhere: the next start folds what there was.
+        covered = contextlib.nullcontext() if around.broker is None else left_protected(session, shown.teller)
+        with _ended(session, around.clock), covered:
             _trade(ready, around, shown, session, paper, stop)
     finally:
         shown.close()
