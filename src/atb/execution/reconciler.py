@@ -160,6 +160,8 @@ class Reconciler:
         if unknown := self._unknown():
             return Verdict(unsettled=f"what became of order {unknown} is not known yet.")
         at, snapshot = self._now(), self._snapshot()
+        if self.executor.revive(snapshot.orders):
+            snapshot = self._snapshot()
         booked: list[Line] = []
         if self._is_news(snapshot):
             self.executor.pull()  # what was executed while the balances were read

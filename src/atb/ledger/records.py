@@ -18,6 +18,8 @@ PLAIN = re.compile(rf"-?[0-9]{{1,{DIGITS}}}(\.[0-9]{{1,{DIGITS}}})?").fullmatch
 EXACT = Context(prec=120)  # a product of two has 96 digits, a sum of many a few more
 
 FINAL_STATES = frozenset({"filled", "cancelled", "rejected", "expired", "denied"})
+TOLD_ENDS = FINAL_STATES - {"denied"}  # that an order never arrived is a conclusion, not what an exchange tells of it
+NEVER_HEARD = "the exchange has never heard of it"  # the reason of an order that was looked up, and not found
 ORDER_STATES = FINAL_STATES | {"intent", "open", "partially_filled", "unknown"}
 SESSION_STATES = ("RUNNING", "STOPPED", "FAILED", "FENCED")
 
@@ -116,6 +118,11 @@ class Order:
     venue_order_id: str = ""
     reason: str = ""
     filled_qty: Decimal = ZERO
+
+    @property
+    def presumed(self) -> bool:
+        """Whether it is taken for never sent only because it was not found."""
+        return self.state == "denied" and self.reason == NEVER_HEARD
 
 
 @dataclass(slots=True)
