@@ -50,6 +50,7 @@ def book_fills(executor: Executor, s: int, since_ms: int | None = None) -> None:
         return
     own: list[Entry] = []
     for fill in new:
+        _tell_worth(executor, fill)
         if order_of(state, fill):
             own.append(_filled(executor, s, fill))
             continue
@@ -59,6 +60,13 @@ def book_fills(executor: Executor, s: int, since_ms: int | None = None) -> None:
         _append(executor, _foreign(executor, fill, seen))
         own = []
     _append(executor, own)
+
+
+def _tell_worth(executor: Executor, fill: SeenFill) -> None:
+    if fill.fee and fill.fee_quote is None and fill.fee_asset not in (fill.symbol.base, fill.symbol.quote):
+        trade = f"trade {fill.venue_trade_id} of {fill.symbol.id}"
+        what = f"What the fee of {fill.fee:f} {fill.fee_asset} was worth is not known ({trade}): it counts as 0."
+        executor.tell(Event("warning", "fee_unvalued", what))
 
 
 def order_of(state: TradingState, fill: SeenFill) -> str:
