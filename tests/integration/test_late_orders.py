@@ -19,7 +19,7 @@ pytest.importorskip("ccxt")
 OWNED: tuple[dict[str, str], ...] = ({}, {"BTC": "1"})  # what the owner has beside the account's money
 
 
-@pytest.fixture(params=OWNED, ids=["alone", "beside"])
+@pytest.fixture(params=[OWNED[0], pytest.param(OWNED[1], marks=pytest.mark.slow)], ids=["alone", "beside"])
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     with desk(deposits={"USDT": "10000", "BNB": "3", **request.param}) as made:
         made.exchange.clock.factor = 0.0
@@ -83,7 +83,7 @@ def test_a_purchase_of_which_the_balances_speak_is_waited_for(server: Postgres, 
     engine.end()
 
 
-@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("restarts", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_purchase_that_was_given_up_is_held_once_it_is_told(server: Postgres, case: Case, restarts: bool) -> None:
     engine = Engine(server, case)
     overlook(engine, "BUY", "MARKET")
