@@ -16,9 +16,7 @@ from atb.ledger.entries import Entry
 from atb.ledger.holdings import Holdings, folded
 from atb.ledger.records import (
     EXACT,
-    ORDER_STATES,
     SESSION_STATES,
-    TOLD_ENDS,
     ZERO,
     Fill,
     Key,
@@ -33,6 +31,7 @@ from atb.ledger.records import (
     optional,
     positive,
     rounded,
+    settle,
     strength,
 )
 
@@ -377,26 +376,6 @@ def _check_tighter(position: Position, stop: Decimal | None) -> None:
 def latest_of(sessions: Iterable[Session]) -> Session | None:
     """The session that the runbook's "latest" finds."""
     return max(sessions, key=lambda session: (session.opened_at, session.id), default=None)
-
-
-def settle(order: Order, state: str) -> None:
-    if order.state == "denied":
-        order.reason = ""  # why it was thought so counts no more
-    order.state = settled(order, state)
-
-
-def settled(order: Order, state: str) -> str:
-    """What an order is in once `state` is known of it: facts may arrive late, and no end that was told is ever taken back.
-
-    That an order never arrived is not told, but concluded: whatever the exchange tells of it counts more.
-    """
-    if state not in ORDER_STATES:
-        raise ValueError(f"'{state}' is no state of an order.")
-    if order.filled_qty >= order.qty:
-        return "filled"
-    if state == "denied" and order.venue_order_id:  # the exchange has it
-        return order.state
-    return order.state if order.state in TOLD_ENDS and state not in TOLD_ENDS else state
 
 
 def side_of(body: Body) -> str:

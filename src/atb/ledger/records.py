@@ -125,6 +125,26 @@ class Order:
         return self.state == "denied" and self.reason == NEVER_HEARD
 
 
+def settle(order: Order, state: str) -> None:
+    if order.state == "denied":
+        order.reason = ""  # why it was thought so counts no more
+    order.state = settled(order, state)
+
+
+def settled(order: Order, state: str) -> str:
+    """What an order is in once `state` is known of it: facts may arrive late, and no end that was told is ever taken back.
+
+    That an order never arrived is not told, but concluded: whatever the exchange tells of it counts more.
+    """
+    if state not in ORDER_STATES:
+        raise ValueError(f"'{state}' is no state of an order.")
+    if order.filled_qty >= order.qty:
+        return "filled"
+    if state == "denied" and order.venue_order_id:  # the exchange has it
+        return order.state
+    return order.state if order.state in TOLD_ENDS and state not in TOLD_ENDS else state
+
+
 @dataclass(slots=True)
 class Session:
     """One run of an engine on the account, as the entries tell it."""
