@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +14,7 @@ from atb.core.errors import AtbError, Disagreement, ExchangeUnavailable, UsageEr
 from atb.core.order_id import client_order_id
 from atb.core.policy import make_policy
 from atb.core.timeframe import ManualClock
+from atb.core.types import Symbol
 from atb.engine.rules import make_rules
 from atb.execution.compared import compare, read_account
 from atb.execution.executor import Event
@@ -41,12 +42,12 @@ class Engine:
 
     def __init__(
         self, server: Postgres, case: Case, name: str = "", money: str | None = None, key_identity: str = "k1",
-        behind_ms: int = 0, **start: Any,
+        behind_ms: int = 0, symbols: Sequence[Symbol] = (BTC,), **start: Any,
     ) -> None:  # fmt: skip
         self.case, self.server, self.database = case, server, name or server.database()
-        self.broker = BinanceBroker(SignedSession("binance", case.server.url, PATIENCE, case.key), [BTC])
+        self.broker = BinanceBroker(SignedSession("binance", case.server.url, PATIENCE, case.key), symbols)
         self.events: list[Event] = []
-        traded = [Traded(BTC, self.broker.market_rules(BTC))]
+        traded = [Traded(symbol, self.broker.market_rules(symbol)) for symbol in symbols]
         wish = Wish("main", "binance", "real", traded, RULES, "test", "1m", {}, Decimal(0), key_identity)
         clock = ManualClock(case.exchange.now_ms - behind_ms)
         self.session: Session = open_session(

@@ -46,9 +46,16 @@ class Execution:
         """The fee for what is left, in its own asset."""
         return self.fee if self.left == self.qty else eighteen_places(self.fee * self.left / self.qty)
 
-    @property
-    def change(self) -> Fraction:
-        return self.sign * self.left - (self.paid if self.kind == "base" else 0)
+    def beyond(self, held: Fraction) -> Fraction:
+        """The part of the fee that is not taken from what was `held` before."""
+        if self.kind == "other":
+            return self.paid
+        left = held - self.left
+        sells = self.kind == "base" and self.sign < 0 and self.left > 0 and held > 0 and left >= 0
+        return max(self.paid - left, Fraction(0)) if sells else Fraction(0)
+
+    def change(self, held: Fraction) -> Fraction:
+        return self.sign * self.left - (self.paid - self.beyond(held) if self.kind == "base" else 0)
 
     @property
     def cash(self) -> Fraction:
@@ -171,7 +178,7 @@ class Recomputed:
             if e is last:
                 break
             if e.key == last.key and e.left:
-                after = held + e.change
+                after = held + e.change(held)
                 if after * held <= 0:
                     begun = e.at if after else None
                 held = after
@@ -215,23 +222,38 @@ class Recomputed:
         return self.paid_in + self.funding + sum((e.cash for e in self.executions if e.left), Fraction(0))
 
     def qty(self, key: Key) -> Fraction:
-        return sum((e.change for e in self.executions if e.key == key and e.left), Fraction(0))
+        held = Fraction(0)
+        for e in self.executions:
+            held += e.change(held) if e.key == key and e.left else 0
+        return held
 
     def assets(self) -> dict[str, Fraction]:
         out = dict(self.other)
-        for e in self.executions:
-            if e.kind == "other" and e.left:
-                out[e.fee_asset] = out.get(e.fee_asset, Fraction(0)) - e.paid
+        for e, held in self.turns():
+            if beyond := e.beyond(held):
+                out[e.fee_asset] = out.get(e.fee_asset, Fraction(0)) - beyond
         return out
+
+    def apart(self) -> Fraction:
+        """What fees cost that were paid with other coins than those of positions."""
+        return sum((e.cost if e.kind == "other" else e.beyond(held) * e.price for e, held in self.turns()), Fraction(0))
+
+    def turns(self) -> Iterator[tuple[Execution, Fraction]]:
+        """Each execution that counts, and what was held of its symbol before."""
+        held: dict[Key, Fraction] = {}
+        for e in (e for e in self.executions if e.left):
+            before = held.get(e.key, Fraction(0))
+            yield e, before
+            held[e.key] = before + e.change(before)
 
     def rounds(self, key: Key) -> Iterator[Round]:
         held = earned = fees = size = Fraction(0)
         for e in self.executions:
-            change = e.change if e.key == key and e.left else Fraction(0)
+            change = whole = e.change(held) if e.key == key and e.left else Fraction(0)
             while change:
                 through = held * change < 0 and abs(change) > abs(held)
                 part = -held if through else change
-                cost = e.cost if part == e.change else e.cost * part / e.change
+                cost = e.cost if part == whole else e.cost * part / whole
                 size += abs(part) if held * part >= 0 else 0
                 held, earned, fees, change = held + part, earned - part * e.price, fees + cost, change - part
                 if not held:

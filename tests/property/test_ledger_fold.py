@@ -52,12 +52,11 @@ def check_against(account: Account, should: Recomputed) -> None:
     }
     assert all((o.state == "filled") == (o.filled_qty >= o.qty) for o in account.orders.values())
     left = [e for e in should.executions if e.left]
-    apart = sum((e.cost for e in left if e.kind == "other"), Fraction(0))
     assert Fraction(account.fees) == sum((e.cost for e in left), Fraction(0))
     cost = sum((Fraction(p.cost) for p in account.positions.values()), Fraction(0))
     # The identity of cash, to the last decimal.
     assert Fraction(account.cash) == (
-        Fraction(account.paid_in) + Fraction(account.realized) - (Fraction(account.fees) - apart) - cost
+        Fraction(account.paid_in) + Fraction(account.realized) - (Fraction(account.fees) - should.apart()) - cost
     )
 
 
@@ -155,6 +154,17 @@ def test_a_reversal_of_parts_keeps_the_stop_of_what_is_held_again() -> None:
     assert (held.stop, held.take) == (Decimal(40), Decimal(60))
     with pytest.raises(ValueError, match="taken back"):
         account.apply(5, reversal("hand", "0.76"))
+
+
+def test_the_fee_of_a_sale_is_not_taken_from_a_position_that_is_sold_out() -> None:
+    """BNBUSDT with fees in BNB: what the position has not left is paid from other BNB."""
+    account = Account(QUOTE)
+    account.apply(1, fill("in", "buy", "1", "100", fee=Decimal("0.01"), fee_asset="BTC"))
+    touched = account.apply(2, fill("out", "sell", "0.985", "100", fee=Decimal("0.00985"), fee_asset="BTC"))
+    assert account.positions == {} and account.assets == {"BTC": Decimal("-0.00485")}
+    assert account.cash == Decimal("-1.5") and account.fees == Decimal("1.985")
+    assert [trade.position.side for trade in touched.trades] == ["LONG"]
+    assert touched.trades[0].position.realized - touched.trades[0].position.fees == Decimal("-1.985")
 
 
 def test_all_that_was_bought_may_go_into_its_fee() -> None:

@@ -39,7 +39,8 @@ FAULTS = (
     Fault("*", "held_up", 0.02, ms=2_500), Fault("*", "refused", 0.02), Fault("*", "unavailable", 0.03),
     Fault("*", "outage", 0.005, ms=20_000), Fault("cancel", "finished_refused", 0.3), Fault("*", "invisible", 0.03, ms=2_000),
     Fault("*", "late", 0.05, ms=2_000), Fault("*", "vanishes", 0.02, ms=60_000), Fault("*", "partial", 0.05, parts=3),
-    Fault("*", "partial_expires", 0.05, parts=2),
+    Fault("*", "partial_expires", 0.05, parts=2), Fault("*", "overlooked", 0.02, ms=40_000),
+    Fault("*", "overlooked", 0.01, ms=400_000),
 )  # fmt: skip
 
 
@@ -191,4 +192,4 @@ class World:
         if self.fate.weather is not None:
             self.fate.weather.clear_up()
             self.fate.weather = None
-        self.look(self.clock.now_ms(), (1, 10, 60, 120))
+        self.look(self.clock.now_ms(), (1, 10, 60, 120, 700))

@@ -140,6 +140,23 @@ def test_without_a_market_the_worth_is_not_known_and_without_an_answer_nothing_i
         assert case.server.count("klines") == asked + 1
 
 
+def test_what_was_bought_does_not_wait_long_for_the_worth_of_its_fee() -> None:
+    with desk() as case:
+        broker = in_bnb(case)
+        broker.place(case.order(qty="0.1"), case.window())
+        case.server.add(Fault("html", "klines"))
+        case.exchange.now_ms += 11_000
+        assert [fill.fee_quote for fill in broker_of(case).fills(BTC, NOW)] == [None]
+    with desk() as case:
+        broker = in_bnb(case)
+        broker.place(case.order(qty="0.1"), case.window())
+        assert broker.fills(BTC, NOW)[0].fee_quote == Decimal(3)
+        case.server.add(Fault("html", "klines"))
+        case.exchange.now_ms += MINUTE_MS
+        broker.place(case.order(qty="0.1"), case.window())
+        assert broker.fills(BTC, NOW)[1].fee_quote == Decimal(3), "the price of the minute before, at once"
+
+
 def test_a_fee_of_nothing_is_worth_nothing() -> None:
     row = {"symbol": "BTCUSDT", "id": 1, "orderId": 2, "price": "1.0", "qty": "2.0", "commission": "0.00000000"}
     body = json.dumps([{**row, "commissionAsset": "BNB", "time": NOW, "isBuyer": True}]).encode()

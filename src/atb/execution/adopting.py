@@ -6,7 +6,7 @@ appended as the engine itself would have; what the ledger has already is left as
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from atb.core.order_id import parse_order_id, tag
 from atb.core.orders import SeenFill, SeenOrder
 from atb.core.types import Symbol
 from atb.ledger.entries import Entry, fill_id
+from atb.ledger.records import Order
 
 if TYPE_CHECKING:
     from atb.venue.broker import Broker
@@ -50,19 +51,24 @@ def entries_for(
 
 
 def unknown_entries(
-    broker: Broker, account: str, symbols: Iterable[Symbol], known: Collection[str], since_ms: int, session_id: int | None
+    broker: Broker, account: str, symbols: Iterable[Symbol], known: Mapping[str, Order], since_ms: int, session_id: int | None
 ) -> list[Entry]:  # fmt: skip
-    """What to append for orders of ours that the exchange has and the ledger has not: those made since then, and those
-    that work."""
+    """What to append for orders of ours that the exchange has and the ledger has not, or takes for never sent: those made
+    since then, and those that work."""
     entries: list[Entry] = []
     for symbol in symbols:
         seen = [*broker.orders(symbol, since_ms), *broker.open_orders([symbol])]
         there = {order.client_order_id: order for order in seen}
-        new = [order for name, order in there.items() if name not in known and is_ours(name, account, symbol.id)]
+        new = [order for name, order in there.items() if is_news(name, known) and is_ours(name, account, symbol.id)]
         if new:
             since_ms = min(since_ms, *(round(order.created_at.timestamp() * 1000) for order in new))
             entries += entries_for(account, new, broker.fills(symbol, since_ms), known, session_id)
     return entries
+
+
+def is_news(name: str, known: Mapping[str, Order]) -> bool:
+    """Whether the ledger does not know that the exchange has an order of this client id."""
+    return name not in known or known[name].state == "denied"
 
 
 def _by_time(orders: Iterable[SeenOrder]) -> list[SeenOrder]:

@@ -7,7 +7,8 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from itertools import count
@@ -28,10 +29,11 @@ from atb.execution.journaled import catch_up as catch_up
 from atb.execution.narrating import narrate
 from atb.execution.offers import OFFSET, Offers, Told
 from atb.execution.plan import NOTHING, Step, Wanted, next_step, overdue
+from atb.execution.presumed import found_late, may_have_arrived
 from atb.execution.refusals import look_at_what_is_free, refused
 from atb.execution.state import TradingState
 from atb.ledger.entries import Entry
-from atb.ledger.records import FINAL_STATES, Order
+from atb.ledger.records import FINAL_STATES, NEVER_HEARD, Order
 from atb.venue.broker import Broker, OrderUnknown, Window
 
 WINDOW_MS = 2_000  # the exchange may take a request this long after its intent
@@ -96,6 +98,8 @@ class Executor(Journaled):
         self._find([o for o in self.state.working[s].values() if o.state in ("intent", "unknown")])
         if any(o.state in ("intent", "unknown") for o in self.state.working[s].values()):
             return  # a fill of an order that is not known yet would seem foreign
+        with suppress(*NOT_TOLD):
+            self.revive(found_late(self, s))
         self._book_fills(s)  # also of what somebody else sold
         self._book_ends(s)
 
@@ -246,6 +250,16 @@ class Executor(Journaled):
             self._note(name, seen.state, "")
         return True
 
+    def revive(self, seen: Iterable[SeenOrder]) -> bool:
+        """Go on with what the exchange has and the ledger takes for never sent. Whether there was any."""
+        orders = self.state.books.orders
+        late = [o for o in seen if o.client_order_id in orders and orders[o.client_order_id].state == "denied"]
+        for order in late:
+            what = f"{order.client_order_id} ({order.side} {order.qty:f} {order.symbol.id}) did arrive: it is {order.state}"
+            self.tell(Event("warning", "late_order", what))
+            self._record(order)
+        return bool(late)
+
     def _known(self, name: str) -> Order:
         """As of now: the state may have been folded anew since."""
         return self.state.books.orders[name]
@@ -257,15 +271,20 @@ class Executor(Journaled):
             s = self.state.index[order.key]
             try:
                 seen = self.broker.find(self.state.traded[s].symbol, order.client_order_id)
+                never = seen is None and self._never_arrived(order)
             except NOT_TOLD:
                 return False
             if seen is not None:
                 known = self._record(seen) and known
-            elif not order.venue_order_id and self._long_ago(order):  # what was seen once is there, whatever is said
-                self._note(order.client_order_id, "denied", "the exchange has never heard of it")
+            elif never:
+                self._note(order.client_order_id, "denied", NEVER_HEARD)
             else:
                 known = False
         return known
+
+    def _never_arrived(self, order: Order) -> bool:
+        """Of an order that is not found. What was seen once is there, whatever is said."""
+        return not order.venue_order_id and self._long_ago(order) and not may_have_arrived(self, order)
 
     def _long_ago(self, order: Order) -> bool:
         sent_ms = order.created_at.timestamp() * 1000
@@ -280,9 +299,11 @@ class Executor(Journaled):
         if not self.state.working[s]:
             return
         try:
-            there = {order.client_order_id for order in self.broker.open_orders([symbol])}
+            seen = self.broker.open_orders([symbol])
         except NOT_TOLD:
             return
+        self.revive(seen)
+        there = {order.client_order_id for order in seen}
         gone = [order for name, order in self.state.working[s].items() if name not in there]
         if gone:
             self._find(gone)

@@ -12,6 +12,7 @@ from atb.core.timeframe import in_ms
 from atb.engine.reasons import REASON_NAMES
 from atb.execution.adopting import fill_entry, fill_name
 from atb.execution.external import by_hand
+from atb.execution.presumed import behind, is_awaited
 from atb.execution.reconcile import locked_by
 from atb.execution.state import TradingState
 from atb.ledger.entries import Entry
@@ -39,19 +40,33 @@ def book_fills(executor: Executor, s: int, since_ms: int | None = None) -> None:
     symbol = state.traded[s].symbol
     try:
         new = [fill for fill in broker.fills(symbol, _since_ms(state, s, since_ms)) if _is_news(state, s, fill)]
-        sold = any(fill.side == "sell" and not order_of(state, fill) for fill in new)
-        seen = broker.open_orders([symbol]) if sold else []
+        foreign = [fill for fill in new if not order_of(state, fill)]
+        late = behind(executor, s, foreign)
+        seen = broker.open_orders([symbol]) if any(fill.side == "sell" for fill in foreign) else []
     except NOT_TOLD:
+        return
+    if executor.revive([*late, *seen]):  # which knows its executions now
+        book_fills(executor, s, since_ms)
         return
     own: list[Entry] = []
     for fill in new:
+        _tell_worth(executor, fill)
         if order_of(state, fill):
             own.append(_filled(executor, s, fill))
             continue
+        if is_awaited(state, s, fill, broker.now_ms()):
+            continue  # it will be told again
         _append(executor, own)  # what a foreign one means depends on the books as of then
         _append(executor, _foreign(executor, fill, seen))
         own = []
     _append(executor, own)
+
+
+def _tell_worth(executor: Executor, fill: SeenFill) -> None:
+    if fill.fee and fill.fee_quote is None and fill.fee_asset not in (fill.symbol.base, fill.symbol.quote):
+        trade = f"trade {fill.venue_trade_id} of {fill.symbol.id}"
+        what = f"What the fee of {fill.fee:f} {fill.fee_asset} was worth is not known ({trade}): it counts as 0."
+        executor.tell(Event("warning", "fee_unvalued", what))
 
 
 def order_of(state: TradingState, fill: SeenFill) -> str:

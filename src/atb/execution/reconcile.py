@@ -109,8 +109,8 @@ def has_traded(books: Account, key: Key) -> bool:
 
 
 def may_have_traded(books: Account, key: Key) -> bool:
-    """Whether it has, or an order of its own works whose executions may not be told yet."""
-    working = (order for order in books.orders.values() if order.state not in FINAL_STATES)
+    """Whether it has, or an order of its own may work whose executions are not told yet."""
+    working = (order for order in books.orders.values() if order.presumed or order.state not in FINAL_STATES)
     return has_traded(books, key) or any(order.key == key for order in working)
 
 

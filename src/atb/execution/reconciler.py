@@ -29,6 +29,7 @@ from atb.execution.fills import NOT_TOLD, OVERLAP_MS, Event, was_before
 from atb.execution.reconcile import BOOK, LEAVE, Line, Snapshot, Verdict, diff, differences
 from atb.execution.state import TradingState
 from atb.ledger.entries import Entry
+from atb.venue.ccxt_session import UnknownSymbol
 
 BEFORE = timedelta(days=2)  # a deposit may be told with the time at which it set out
 LOOKS, PAUSE_S = 3, 1.0  # at a start, before a difference is believed
@@ -53,6 +54,7 @@ class Reconciler:
         self._doubted: list[tuple[str, Decimal]] = []
         self._foreign: set[str] = set()
         self._no_market: set[str] = set()
+        self._gone: set[Symbol] = set()
 
     @property
     def state(self) -> TradingState:
@@ -111,6 +113,13 @@ class Reconciler:
 
     def _adopted(self) -> list[Entry]:
         """After an older dump was restored, the exchange remembers orders that we do not."""
+        try:
+            return self._unknown_orders()
+        except UnknownSymbol:
+            self._leave_out_what_is_gone()
+            return self._unknown_orders()
+
+    def _unknown_orders(self) -> list[Entry]:
         since = _ms(self._since) - OVERLAP_MS
         e = self.executor
         return unknown_entries(e.broker, e.identity, self._symbols, self.state.books.orders, since, e.session_id)
@@ -138,6 +147,8 @@ class Reconciler:
         try:
             verdict = self._look()
         except NOT_TOLD as error:
+            if isinstance(error, UnknownSymbol):
+                self._leave_out_what_is_gone()
             return Verdict(unsettled=error.what)
         if not verdict.unsettled:
             self._conclude(verdict)
@@ -160,6 +171,8 @@ class Reconciler:
         if unknown := self._unknown():
             return Verdict(unsettled=f"what became of order {unknown} is not known yet.")
         at, snapshot = self._now(), self._snapshot()
+        if self.executor.revive(snapshot.orders):
+            snapshot = self._snapshot()
         booked: list[Line] = []
         if self._is_news(snapshot):
             self.executor.pull()  # what was executed while the balances were read
@@ -271,7 +284,20 @@ class Reconciler:
 
     @property
     def _symbols(self) -> list[Symbol]:
-        return [traded.symbol for traded in self.state.traded]
+        return [traded.symbol for traded in self.state.traded if traded.symbol not in self._gone]
+
+    def _leave_out_what_is_gone(self) -> None:
+        """Symbols that the exchange has no more are not asked for, where nothing of them is left."""
+        for s, (symbol, _) in enumerate(self.state.traded):
+            if self.state.held(s) or self.state.working[s]:
+                continue
+            try:
+                self.executor.broker.open_orders([symbol])
+            except UnknownSymbol as error:
+                self._gone.add(symbol)
+                self.executor.tell(
+                    Event("warning", "symbol_gone", f"{symbol.id} is not asked for any more: {error.what}")
+                )
 
     def _unknown(self) -> str:
         every = (order for working in self.state.working for order in working.values())

@@ -47,6 +47,9 @@ class TradingState:
         self.index = {(t.symbol.market, t.symbol.id): i for i, t in enumerate(self.traded)}
         # Orders that are not at their end, by client id; and client ids by symbol and the exchange's own order id.
         self.working: list[dict[str, Order]] = [{} for _ in self.traded]
+        self.presumed: list[dict[str, Order]] = [
+            {} for _ in self.traded
+        ]  # never to have arrived, as they were not found
         self.by_venue: dict[tuple[Key, str], str] = {}
         self.last_open_ms: int | None = None
         self.last_closes: list[tuple[int, float] | None] = [None] * len(self.traded)  # open time and close of each
@@ -208,6 +211,7 @@ class TradingState:
             self.index[symbol.market, symbol.id] = len(self.traded)
             self.traded.append(Traded(symbol, rules))
             self.working.append({})
+            self.presumed.append({})
             self.booked.append(set())
             self.reasons.append(None)
             self.last_closes.append(None)
@@ -270,10 +274,14 @@ class TradingState:
         else:  # what was paid for the lots, whatever the fee was taken from
             value, cost = float(after - before) * price, self._fee_in_quote(body, price) * float(own)
         order = self.books.orders.get(body.get("client_order_id", ""))
-        asked = order is not None and order.purpose in TARGET_PURPOSES and order.client_order_id not in self.adopted
+        asked = order is not None and order.purpose in TARGET_PURPOSES and not self._is_late(s, order)
         self.stepper.executed(s, lots, value, cost, CODES.get(body.get("reason", ""), SIGNAL), asked=asked)
         self._guard(s)
         self._flatten()
+
+    def _is_late(self, s: int, order: Order) -> bool:
+        """Whether nothing waits for it any more: its target was given up, or lost."""
+        return order.client_order_id in self.adopted or order.client_order_id in self.presumed[s]
 
     def _own_share(self, body: Mapping[str, Any]) -> Decimal:
         """How much of an execution moved the account's own coins."""
@@ -301,6 +309,10 @@ class TradingState:
             self.by_venue[order.key, order.venue_order_id] = order.client_order_id
         if s is None:
             return
+        if order.presumed:
+            self.presumed[s][order.client_order_id] = order
+        elif self.presumed[s].pop(order.client_order_id, None) is not None:
+            self.adopted.add(order.client_order_id)
         if order.state not in FINAL_STATES:
             self.working[s][order.client_order_id] = order
             return

@@ -16,8 +16,6 @@ from atb.ledger.entries import Entry
 from atb.ledger.holdings import Holdings, folded
 from atb.ledger.records import (
     EXACT,
-    FINAL_STATES,
-    ORDER_STATES,
     SESSION_STATES,
     ZERO,
     Fill,
@@ -33,6 +31,7 @@ from atb.ledger.records import (
     optional,
     positive,
     rounded,
+    settle,
     strength,
 )
 
@@ -153,7 +152,8 @@ class Account(Holdings):
         order = self.orders.get(body["client_order_id"])
         if order is None:
             raise ValueError(f"There is no order {body['client_order_id']}.")
-        order.state, order.updated_at = settled(order, body["state"]), entry.at
+        settle(order, body["state"])
+        order.updated_at = entry.at
         order.venue_order_id = body.get("venue_order_id", order.venue_order_id)
         order.reason = body.get("reason", order.reason)
         touched.orders.add(order.client_order_id)
@@ -224,7 +224,7 @@ class Account(Holdings):
             )
         order.filled_qty += fill.qty
         order.updated_at = max(order.updated_at, fill.at)
-        order.state = settled(order, "partially_filled")
+        settle(order, "partially_filled")
 
     def _reversal(self, seq: int, entry: Entry, body: Body, touched: Touched) -> None:
         fill, qty = self.provisional.get(body["fill_id"]), amount(body["qty"])
@@ -376,15 +376,6 @@ def _check_tighter(position: Position, stop: Decimal | None) -> None:
 def latest_of(sessions: Iterable[Session]) -> Session | None:
     """The session that the runbook's "latest" finds."""
     return max(sessions, key=lambda session: (session.opened_at, session.id), default=None)
-
-
-def settled(order: Order, state: str) -> str:
-    """What an order is in once `state` is known of it: facts may arrive late, and no end is ever taken back."""
-    if state not in ORDER_STATES:
-        raise ValueError(f"'{state}' is no state of an order.")
-    if order.filled_qty >= order.qty:
-        return "filled"
-    return order.state if order.state in FINAL_STATES and state not in FINAL_STATES else state
 
 
 def side_of(body: Body) -> str:

@@ -32,13 +32,15 @@ class Holdings:
             fee = share_of(fee, fill.effective, fill.qty)
             in_quote = fee * fill.price if fill.fee_kind == "base" else share_of(in_quote, fill.effective, fill.qty)
         change = fill.effective if fill.side == "buy" else -fill.effective
+        beyond = fee if fill.fee_kind == "other" else ZERO  # of the fee what other holdings paid
         if fill.fee_kind == "base":
-            change -= fee
+            beyond = self._beyond(fill, change, fee)
+            change -= fee - beyond
             if change == 0:  # all that was bought went into its fee
                 self.cash -= in_quote
                 self.fees += in_quote
-        elif fill.fee_kind == "other":
-            self.assets[fill.fee_asset] = self.assets.get(fill.fee_asset, ZERO) - fee
+        if beyond:
+            self.assets[fill.fee_asset] = self.assets.get(fill.fee_asset, ZERO) - beyond
         while change != 0:
             position = self.positions.get(fill.key)
             if position is None:
@@ -48,7 +50,7 @@ class Holdings:
             through = (held > 0 > change or held < 0 < change) and abs(change) > abs(held)
             part = -held if through else change
             part_fee = rounded(in_quote * part / change) if through else in_quote
-            self._book_part(position, part, fill, part_fee)
+            self._book_part(position, part, fill, part_fee, beyond)
             position.provisional |= fill.provisional
             touched.positions.add(fill.key)
             change -= part
@@ -58,9 +60,15 @@ class Holdings:
                 touched.closed.append(position)
                 touched.trades.append(Trade(fill.seq, position, fill.at, fill.reason))
 
-    def _book_part(self, position: Position, change: Decimal, fill: Fill, fee: Decimal) -> None:
+    def _beyond(self, fill: Fill, change: Decimal, fee: Decimal) -> Decimal:
+        """What of a fee in base the position does not have: who sells all of it pays from what else is there."""
+        position = self.positions.get(fill.key)
+        left = ZERO if position is None else position.qty + change
+        return max(fee - left, ZERO) if position is not None and change < 0 <= left else ZERO
+
+    def _book_part(self, position: Position, change: Decimal, fill: Fill, fee: Decimal, beyond: Decimal) -> None:
         value = change * fill.price
-        paid = ZERO if fill.fee_kind == "other" else fee
+        paid = ZERO if fill.fee_kind == "other" else fee - beyond * fill.price
         book = apply_fill(
             Book(position.qty, position.cost, self.cash, position.realized, position.fees), change, value, paid
         )

@@ -18,6 +18,8 @@ PLAIN = re.compile(rf"-?[0-9]{{1,{DIGITS}}}(\.[0-9]{{1,{DIGITS}}})?").fullmatch
 EXACT = Context(prec=120)  # a product of two has 96 digits, a sum of many a few more
 
 FINAL_STATES = frozenset({"filled", "cancelled", "rejected", "expired", "denied"})
+TOLD_ENDS = FINAL_STATES - {"denied"}  # that an order never arrived is a conclusion, not what an exchange tells of it
+NEVER_HEARD = "the exchange has never heard of it"  # the reason of an order that was looked up, and not found
 ORDER_STATES = FINAL_STATES | {"intent", "open", "partially_filled", "unknown"}
 SESSION_STATES = ("RUNNING", "STOPPED", "FAILED", "FENCED")
 
@@ -116,6 +118,31 @@ class Order:
     venue_order_id: str = ""
     reason: str = ""
     filled_qty: Decimal = ZERO
+
+    @property
+    def presumed(self) -> bool:
+        """Whether it is taken for never sent only because it was not found."""
+        return self.state == "denied" and self.reason == NEVER_HEARD
+
+
+def settle(order: Order, state: str) -> None:
+    if order.state == "denied":
+        order.reason = ""  # why it was thought so counts no more
+    order.state = settled(order, state)
+
+
+def settled(order: Order, state: str) -> str:
+    """What an order is in once `state` is known of it: facts may arrive late, and no end that was told is ever taken back.
+
+    That an order never arrived is not told, but concluded: whatever the exchange tells of it counts more.
+    """
+    if state not in ORDER_STATES:
+        raise ValueError(f"'{state}' is no state of an order.")
+    if order.filled_qty >= order.qty:
+        return "filled"
+    if state == "denied" and order.venue_order_id:  # the exchange has it
+        return order.state
+    return order.state if order.state in TOLD_ENDS and state not in TOLD_ENDS else state
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from atb.core.errors import ExchangeRefused, ExchangeUnavailable
 from atb.core.order_id import parse_order_id
 from atb.core.orders import FINAL, WORKING, Balance, KeyRights, NewOrder, SeenFill, SeenOrder, SeenTransfer
+from atb.core.timeframe import moment
 from atb.core.types import MarketRules, Symbol
 from atb.venue.broker import OrderRefused, OrderUnknown, Window
 from atb.venue.ccxt_markets import PRODUCT
@@ -47,6 +48,7 @@ WORKING_WORDS = (
 PAGE = 250
 MOST_PAGES = 400
 AS_SENT = ("client_order_id", "side", "type", "qty", "price", "stop_price")
+SECOND_MS = 1000
 SIGNED_S = 120  # how long ccxt makes a signature last
 CANCEL_LOOKS, CANCEL_PAUSE_S = 6, 0.25  # a cancel is taken at once and done a little later
 QUESTION = Question(PRODUCT, lambda symbol: {"product_id": symbol.id}, read_listing)
@@ -63,7 +65,7 @@ class CoinbaseSession(SignedSession):
 
     def _stamped(self, params: dict[str, Any]) -> dict[str, Any]:
         until_ms = params.get("until_ms")
-        begins_s = self.clock.now_ms() // 1000 if until_ms is None else until_ms // 1000 - SIGNED_S
+        begins_s = self.clock.now_ms() // 1000 if until_ms is None else until_ms // SECOND_MS - SIGNED_S
         self.client.seconds = lambda: begins_s  # ccxt signs from then on, for SIGNED_S
         return {name: value for name, value in params.items() if name != "until_ms"}
 
@@ -92,7 +94,7 @@ class CoinbaseBroker:
 
     def place(self, order: NewOrder, window: Window) -> SeenOrder:
         what = f"Placing {order.client_order_id} ({order.side} {order.type} {order.symbol.id})"
-        until_ms = window.made_at_ms + window.length_ms
+        until_ms = signed_until_ms(order, window)
         params = {**order_params(order), "until_ms": until_ms}
         try:
             order_id = self.session.tell(
@@ -213,11 +215,12 @@ class CoinbaseBroker:
             raise
 
     def _placed(self, what: str, order: NewOrder, order_id: str) -> SeenOrder:
-        """What became of an order that was taken."""
+        """What became of an order that was taken. While nobody tells, it works: it is there, under this id."""
         try:
             seen = self._by_id(order.symbol, order_id)
-        except (ExchangeUnavailable, ExchangeRefused) as error:
-            raise OrderUnknown(f"{what}: it was taken; what became of it is not known. {error.what}", LOOK_UP) from None
+        except (ExchangeUnavailable, ExchangeRefused):
+            now = moment(self.now_ms())
+            return SeenOrder(order.client_order_id, order_id, *order[1:], "open", now, now)
         if any(getattr(seen, name) != getattr(order, name) for name in AS_SENT):
             raise OrderUnknown(f"{what}: {self.session.host} has another order by this id.", LOOK_UP)
         return seen
@@ -257,6 +260,14 @@ class CoinbaseBroker:
                 break
             cursor = following
         raise ExchangeUnavailable(f"{what}: the pages of {self.session.host} have no end.")
+
+
+def signed_until_ms(order: NewOrder, window: Window) -> int:
+    """When a request's signature ends: a whole second. A purchase must not come after its window; a sale may, by less than
+    a second, rather than have hardly any."""
+    until_ms = window.made_at_ms + window.length_ms
+    late_ms = until_ms % SECOND_MS
+    return until_ms if not late_ms else until_ms - late_ms + (SECOND_MS if order.side == "sell" else 0)
 
 
 def _iso(time_ms: int) -> str:

@@ -22,6 +22,7 @@ KINDS = {
         "cancel",
     ),  # ExchangeRefused where the order is at its end: some exchanges know only working ones
     "invisible": PLACING,  # for `ms` no answer tells of the order or of its executions
+    "overlooked": PLACING,  # OrderUnknown, the exchange did it, and for `ms` no answer tells of it
     "late": ASKING[:-1],  # this answer tells of nothing younger than `ms`
     "vanishes": PLACING,  # the exchange cancels it after `ms`; of a pair both
     "partial": PLACING,  # it fills in `parts` executions, one each time the market moves

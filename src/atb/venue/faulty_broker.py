@@ -146,7 +146,7 @@ class FaultyBroker:
         if "held_up" in faults:
             self._at(faults["held_up"].ms, do)
             raise OrderUnknown("The simulated exchange did not answer in time.")
-        if "unknown_after" in faults:
+        if not faults.keys().isdisjoint(("unknown_after", "overlooked")):
             with contextlib.suppress(ExchangeRefused):  # a refusal is lost like any other answer
                 do()
             raise OrderUnknown("The simulated exchange's answer was lost.")
@@ -155,8 +155,8 @@ class FaultyBroker:
     def _afterwards(self, faults: Faults, *placed: SeenOrder) -> None:
         for seen in placed:
             name = seen.client_order_id
-            if "invisible" in faults:
-                self._hidden_until[name] = self.now_ms() + faults["invisible"].ms
+            hidden_ms = max((faults[kind].ms for kind in ("invisible", "overlooked") if kind in faults), default=0)
+            self._hidden_until[name] = self.now_ms() + hidden_ms
             if "vanishes" in faults:
                 self._at(faults["vanishes"].ms, partial(self.broker.give_up, name))
 
