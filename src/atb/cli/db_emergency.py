@@ -26,8 +26,9 @@ HELP = """Halt and fence an account, then sell all that it holds: at the exchang
 
 Engines of this host are ended, those of others can write nothing any more. Working orders are cancelled, what is held is sold at
 the market, and it is looked again until all is flat. Paper accounts close at their last mark. Without --session-id every
-account is closed that has something open. Run it again as often as you like. While the database is out, it goes by what this
-host knows of the account. Exit code 0 only when nothing is left open.
+account is closed that has something open. What cannot be sold within a minute has its stop again. The account stays halted, also
+where nothing was open, until: atb live resume. Run it again as often as you like. While the database is out or takes nothing,
+it goes by what this host knows of the account. Exit code 0 only when nothing is left open.
 
 \b
 Examples:

@@ -56,6 +56,7 @@ class Closing:
         self.trying_s, self.since_ms = trying_s, 0 if since is None else max(0, in_ms(since) - OVERLAP_MS)
         self.trouble: dict[int, AtbError] = {}
         self._unseen: set[int] = set()
+        self._is_barred = False  # was, at least once
         self._learned: TradingState | None = None  # it knows the rules of now
         self._began_s, self._random = time.monotonic(), random.Random()
 
@@ -168,7 +169,8 @@ class Closing:
             work(s)
             self.trouble.pop(s, None)
         except NOT_TOLD as error:
-            if isinstance(error, Barred) and not any(isinstance(told, Barred) for told in self.trouble.values()):
+            if isinstance(error, Barred) and not self._is_barred:
+                self._is_barred = True
                 self.executor.tell(Event("warning", "barred", f"{error.what} It is tried again. {error.hint}".strip()))
             self.trouble[s] = error
 
