@@ -2,9 +2,9 @@
 
     python -m tests.closing_engine ACTION SYMBOL...
 
-Settings as any command's, from the environment. It buys the symbols, says so in a line of JSON, and goes on as an engine does:
-a cycle now and then. ACTION: hold; or what it does when it buys the last of them: `stop` (it stops itself between commit
-and send) or `dive` (it buys it once there is the file GO, and sends a little later).
+Settings as any command's, from the environment; VENUE: binance, if nothing is said. It buys the symbols, says so in a line of
+JSON, and goes on as an engine does: a cycle now and then. ACTION: hold; or what it does when it buys the last of them: `stop`
+(it stops itself between commit and send) or `dive` (it buys it once there is the file GO, and sends a little later).
 """
 
 from __future__ import annotations
@@ -79,12 +79,13 @@ def close(session: Session, names: list[str], prices: dict[str, str], number: in
 def main(action: str, names: list[str]) -> None:
     application = App()
     settings, clock = application.settings, SystemClock()
-    symbols = [symbol_for("binance", name) for name in names]
-    broker = application.broker("binance", symbols)
+    venue = os.environ.get("VENUE", "binance")
+    symbols = [symbol_for(venue, name) for name in names]
+    broker = application.broker(venue, symbols)
     rules = make_rules(make_policy({"stop_loss": 0.05, "take_profit": 0.2, "fraction": 0.15}), 10.0, 0.0)
     wish = Wish(
-        application.account_identity("binance"), "binance", "real", [Traded(s, broker.market_rules(s)) for s in symbols],
-        rules, "test", "1m", {}, Decimal(0), settings.key("binance").fingerprint,
+        application.account_identity(venue), venue, "real", [Traded(s, broker.market_rules(s)) for s in symbols],
+        rules, "test", "1m", {}, Decimal(0), settings.key(venue).fingerprint,
     )  # fmt: skip
     through: Any = Hesitating(broker, action, names[-1]) if action != "hold" else broker
     session = open_session(application.database(), wish, clock, lambda _: through, home=settings.home, lease_s=30)

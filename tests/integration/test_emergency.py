@@ -1,4 +1,4 @@
-"""`atb db emergency-close-all` at the loopback Binance: the real command beside a real engine, on a real Postgres."""
+"""`atb db emergency-close-all` at the loopback exchange: the real command beside a real engine, on a real Postgres."""
 
 from __future__ import annotations
 
@@ -33,10 +33,17 @@ OUR_OWN = "1"  # BTC that were there before
 class Exchange:
     """A process of its own, as an exchange is."""
 
-    def __init__(self) -> None:
-        symbols = [each for name, price in PRICES.items() for each in ("--symbol", f"{name}:{name[:-4]}:USDT:{price}")]
-        balances = ["--balance", "USDT=10000", "--balance", f"BTC={OUR_OWN}"]
+    def __init__(self, venue: str = "binance") -> None:
+        self.venue, self.quote, between = (venue, "USDT", "") if venue == "binance" else (venue, "USD", "-")
+        self.prices = {f"{name[:-4]}{between}{self.quote}": price for name, price in PRICES.items()}
+        symbols = [
+            each
+            for name, price in self.prices.items()
+            for each in ("--symbol", f"{name}:{name[:3]}:{self.quote}:{price}")
+        ]
+        balances = ["--balance", f"{self.quote}=10000", "--balance", f"BTC={OUR_OWN}"]
         command = [sys.executable, "-m", "tests.venue.exchange", *symbols, *balances, "--history", "5"]
+        command += ["--coinbase"] if venue == "coinbase" else []
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.told = json.loads(self.process.stdout.readline())
@@ -44,10 +51,10 @@ class Exchange:
 
     @property
     def env(self) -> dict[str, str]:
-        told = self.told
+        told, name = self.told, self.venue.upper()
         return {
-            "ATB_BINANCE_API_URL": told["url"], "BINANCE_API_KEY": told["key"], "BINANCE_API_SECRET": told["secret"],
-            "PRICES": json.dumps(PRICES),
+            f"ATB_{name}_API_URL": told["url"], f"{name}_API_KEY": told["key"], f"{name}_API_SECRET": told["secret"],
+            "PRICES": json.dumps(self.prices), "VENUE": self.venue,
         }  # fmt: skip
 
     def say(self, name: str, **what: Any) -> None:
@@ -63,7 +70,7 @@ class Exchange:
     def holds(self) -> dict[str, str]:
         """Coins but for the quote, locked or not, where there are any."""
         held = {name: Decimal(b["free"]) + Decimal(b["locked"]) for name, b in self.account()["balances"].items()}
-        return {name: f"{qty.normalize():f}" for name, qty in held.items() if qty and name != "USDT"}
+        return {name: f"{qty.normalize():f}" for name, qty in held.items() if qty and name != self.quote}
 
     def working(self) -> list[str]:
         return [o["clientOrderId"] for o in self.account()["orders"] if o["status"] in ("NEW", "PARTIALLY_FILLED")]
@@ -75,8 +82,8 @@ class Exchange:
 
 
 @pytest.fixture
-def exchange() -> Iterator[Exchange]:
-    made = Exchange()
+def exchange(request: pytest.FixtureRequest) -> Iterator[Exchange]:
+    made = Exchange(getattr(request, "param", "binance"))
     yield made
     made.process.kill()
     made.process.communicate()
@@ -152,6 +159,7 @@ def test_all_is_sold_at_the_exchange_and_booked(shell: Shell, exchange: Exchange
     entries = query(shell, "SELECT count(*) FROM entries")
     again = shell(*CLOSE, "--session-id", session, ok=True)
     assert "Nothing was open" in again.err and again.out == ""
+    assert f"{exchange.fingerprint} is halted" in again.err and "atb live resume --account binance:" in again.err
     assert shell(*CLOSE, "--json", ok=True).json["closed"] == []
     assert query(shell, "SELECT count(*) FROM entries") == entries and len(exchange.placed("SELL")) == 5
     assert json.loads((shell.home / "HALT").read_text())["account"].startswith("binance:spot:real:")
@@ -202,6 +210,62 @@ def test_without_the_database(shell: Shell, exchange: Exchange) -> None:
     assert not list((shell.home / "spool").glob("*.jsonl"))
     is_booked(shell, 2)
     assert len(exchange.placed("SELL")) == 2
+
+
+def test_a_database_that_takes_nothing(shell: Shell, exchange: Exchange) -> None:
+    """It answers and only reads, as one whose disk is full or that became a replica; or no URL leads to it."""
+    with Engine(shell, "hold", "BTCUSDT", "ETHUSDT") as engine:
+        engine.until("holds")
+        nowhere = shell(*CLOSE, "--dry-run", env={"DATABASE_URL": "nonsense"}, ok=True)
+        assert "is not a Postgres URL" in nowhere.err and nowhere.out.count("\tclose\t") == 2
+        only_reads(shell, "on")
+        done = shell(*CLOSE, "--json", ok=True)
+        engine.ended()
+    assert [c["symbol"] for c in done.json["closed"]] == ["BTCUSDT", "ETHUSDT"]
+    assert "read-only transaction" in done.err and "is halted" in done.err
+    is_flat(exchange, "0.00001")
+    only_reads(shell, "off")
+    shell(*CLOSE, ok=True)  # what was done is merged
+    is_booked(shell, 2)
+    assert len(exchange.placed("SELL")) == 2
+
+
+def only_reads(shell: Shell, value: str) -> None:
+    with psycopg.connect(shell.env["DATABASE_URL"], autocommit=True) as connection:
+        name = connection.info.dbname
+        connection.execute("SET default_transaction_read_only = off")
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}")
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
+            (name,),
+        )
+
+
+def test_a_url_that_is_none_and_nothing_known(shell: Shell) -> None:
+    ran = shell(*CLOSE, env={"DATABASE_URL": "nonsense"})
+    assert ran.code == 2 and "is not a Postgres URL" in ran.message and "nothing was sent" in ran.message
+
+
+@pytest.mark.parametrize("exchange", [pytest.param("binance", marks=pytest.mark.slow), "coinbase"], indirect=True)
+def test_killed_between_a_sale_and_its_answer_and_once_more(shell: Shell, exchange: Exchange) -> None:
+    names = list(exchange.prices)[:2]
+    with Engine(shell, "hold", *names) as engine:
+        engine.until("holds")
+        resting = len(exchange.working())
+        assert resting >= 2
+        exchange.say("fault", kind="hang", method="POST", where="(?i)market", done=True, seconds=30.0, times=1)
+        closing = shell.start(*CLOSE)
+        while not exchange.placed("SELL"):
+            assert closing.poll() is None, closing.communicate()
+        closing.kill()
+        closing.communicate()
+    exchange.say("heal")
+    done = shell(*CLOSE, "--json", ok=True)
+    assert {c["symbol"] for c in done.json["closed"]} == set(names) and exchange.working() == []
+    is_flat(exchange, "0.00001")
+    is_booked(shell, 2)
+    assert len(exchange.placed("SELL")) == 2  # none of them twice
+    assert "Nothing was open" in shell(*CLOSE, ok=True).err
 
 
 def test_without_the_database_and_nothing_known(shell: Shell) -> None:

@@ -19,7 +19,7 @@ def open_line(application: App) -> Line:
 
     where = application.database_to("change", warn)
     line = Line(where, say=lambda text: typer.echo(text, err=True))
-    check_schema(line.connection, where)
+    line.surely(lambda connection: check_schema(connection, where))
     line.connection.rollback()
     application.remember(where)
     return line

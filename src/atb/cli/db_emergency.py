@@ -16,16 +16,19 @@ if TYPE_CHECKING:
     from atb.app import App
     from atb.core.errors import DatabaseError
     from atb.ledger.accounts import AccountRow
+    from atb.ledger.line import Line
     from atb.ops.closing import Closer
-    from atb.ops.closing_at_exchange import Desk, Receipt
+    from atb.ops.closing_at_exchange import Desk
+    from atb.ops.receipt import Receipt
     from atb.venue.broker import Broker
 
 HELP = """Halt and fence an account, then sell all that it holds: at the exchange, and in the ledger.
 
 Engines of this host are ended, those of others can write nothing any more. Working orders are cancelled, what is held is sold at
 the market, and it is looked again until all is flat. Paper accounts close at their last mark. Without --session-id every
-account is closed that has something open. Run it again as often as you like. While the database is out, it goes by what this
-host knows of the account. Exit code 0 only when nothing is left open.
+account is closed that has something open. What cannot be sold within a minute has its stop again. The account stays halted, also
+where nothing was open, until: atb live resume. Run it again as often as you like. While the database is out or takes nothing,
+it goes by what this host knows of the account. Exit code 0 only when nothing is left open.
 
 \b
 Examples:
@@ -65,8 +68,8 @@ def emergency_close_all(
     json: Json = False,
 ) -> None:
     from atb.core.errors import DatabaseError, UsageError
-    from atb.ops.closing_at_exchange import Receipt
     from atb.ops.emergency import check_session, recorder_for
+    from atb.ops.receipt import Receipt
 
     if exit_price and not record_only:
         raise UsageError("--exit-price says what was closed by hand.", "Add --record-only.")
@@ -78,9 +81,13 @@ def emergency_close_all(
     try:
         orders = _with_ledger(application, session_id, dry_run, everything, recorder, fee, desk, receipt, json)
     except DatabaseError as error:
-        if record_only or receipt.closed or receipt.left:
+        if record_only and receipt.is_empty:
             raise
-        orders = _without_ledger(session_id, dry_run, error, desk, receipt, json)
+        if receipt.is_empty:
+            orders = _without_ledger(session_id, dry_run, error, desk, receipt, json)
+        else:  # what was done is told all the same
+            receipt.failures.append(error)
+            orders = []
     if orders is not None:
         _print(receipt, orders, json)
 
@@ -115,10 +122,18 @@ def _with_ledger(
     desk: Desk, receipt: Receipt, json: bool,
 ) -> list[tuple[str, str]] | None:  # fmt: skip
     """Accounts and client ids of orders that may work still; None where nothing was to be done."""
-    from atb.ops.closing import working_orders
-    from atb.ops.emergency import Stopped, account_of, check_prices, close_accounts, concerned, plan_lines, stop_account
+    from atb.ops.emergency import (
+        Stopped,
+        account_of,
+        check_prices,
+        close_accounts,
+        concerned,
+        plan_lines,
+        still_working,
+        stop_account,
+    )
 
-    with open_line(application) as line:
+    with _line(application) as line:
         named = account_of(line.connection, session_id, line.where.shown) if session_id is not None else None
         line.connection.rollback()
         stopped: dict[AccountRow, Stopped] = {}
@@ -136,7 +151,20 @@ def _with_ledger(
             _print_plan(plans, False)
             confirm("Close all of this?")
         close_accounts(line, accounts, recorder, desk, fee_bps=fee, stopped=stopped, receipt=receipt)
-        return [(a.name, name) for a in accounts for name, _, _ in working_orders(line.connection, a)]
+        return still_working(line, accounts, receipt)
+
+
+def _line(application: App) -> Line:
+    """Where the settings name no database, or not the one that is meant, there is none as far as this is concerned."""
+    from atb.core.errors import DatabaseError, UsageError
+
+    class NotMeant(DatabaseError):
+        exit_code = UsageError.exit_code
+
+    try:
+        return open_line(application)
+    except UsageError as error:
+        raise NotMeant(error.what, error.hint) from None
 
 
 def _without_ledger(

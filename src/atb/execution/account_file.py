@@ -46,8 +46,11 @@ class Known(NamedTuple):
     entries: tuple[Entry, ...]
 
     def state(self) -> TradingState:
-        """Folded from the entries that say the same as the ledger did. Of its money it knows nothing."""
-        state = TradingState(self.traded, make_rules(make_policy({}), 0.0, 0.0), self.account.quote)
+        """Folded from the entries that say the same as the ledger did. Of its money it knows nothing, and of stops their
+        orders: no rule makes up another level."""
+        rules = make_rules(make_policy({}), 0.0, 0.0)
+        rules.stop_loss = 0.0
+        state = TradingState(self.traded, rules, self.account.quote)
         for entry in self.entries:
             state.take(state.seq + 1, entry)
         state.begun, state.last_open_ms = self.begun, self.last_open_ms

@@ -1,7 +1,8 @@
 """Everything of an account is cancelled and sold at its exchange: by the plan and the executor that trade it, until it is flat.
 
-Flat means: no order of ours works or may be on its way, and nothing of ours is left that could be sold. Coins that are the
-owner's are not touched. What is too little to be sold is dust: kept apart, and told.
+Flat means: no order of ours works or may be on its way, and nothing of ours is left that could be sold by the exchange's rules.
+Coins that are the owner's are not touched. What is too little to be sold is dust: kept apart, and told. What could not be sold
+in time has its stop again.
 """
 
 from __future__ import annotations
@@ -10,25 +11,25 @@ import contextlib
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
 
-from atb.core.errors import DatabaseUnavailable, DataError, ExchangeUnavailable
-from atb.core.money import floor_to
+from atb.core.errors import AtbError, DatabaseUnavailable, DataError, Disagreement, ExchangeRefused, ExchangeUnavailable
 from atb.core.timeframe import in_ms
 from atb.core.types import Symbol
 from atb.execution.adopting import unknown_entries
+from atb.execution.closing_executor import ClosingExecutor
+from atb.execution.closing_outcome import Left, Outcome, cancelled, sold
 from atb.execution.copying import NotingJournal
-from atb.execution.dust import dust_back, dust_change, is_dust
-from atb.execution.executor import WINDOW_MS, Executor
-from atb.execution.fills import NOT_TOLD, OVERLAP_MS
+from atb.execution.dust import dust_back, dust_change
+from atb.execution.executor import WINDOW_MS
+from atb.execution.fills import NOT_TOLD, OVERLAP_MS, Event
 from atb.execution.reconciler import Reconciler
 from atb.execution.state import TradingState
 from atb.execution.traded import Traded
 from atb.ledger.entries import Entry
-from atb.venue.ccxt_session import Barred
+from atb.venue.ccxt_session import Barred, UnknownSymbol
 
 TRYING_S = 60.0
 PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0  # between looks, while something is left,
@@ -41,41 +42,6 @@ ENOUGH = 6  # looks at coins that are not there
 COMPARE_FROM = 2  # looks that leave something, after which what came and went is asked for
 
 
-class Sold(NamedTuple):
-    """What was executed of one symbol, for one reason. qty in base; value and fee in quote."""
-
-    symbol: str
-    market: str
-    reason: str
-    qty: Decimal
-    value: Decimal
-    fee: Decimal
-
-    @property
-    def price(self) -> Decimal:
-        return self.value / self.qty
-
-
-class Left(NamedTuple):
-    """What is not flat. orders: client ids of those that work, or may. missing: the exchange has less of it than the books."""
-
-    symbol: Symbol
-    qty: Decimal
-    orders: Sequence[str]
-    why: str
-    missing: bool = False
-
-
-class Outcome(NamedTuple):
-    """What an account's close came to. flat_after_s: None where it is not flat."""
-
-    sold: Sequence[Sold]
-    left: Sequence[Left]
-    dust: Sequence[tuple[Symbol, Decimal]]
-    cancelled: Sequence[str]
-    flat_after_s: float | None
-
-
 class Closing:
     """One account, whose authority is this process'. since: nothing that its exchange had by then is unknown.
 
@@ -83,15 +49,17 @@ class Closing:
     """
 
     def __init__(
-        self, executor: Executor, *, reason: str, by: str, since: datetime | None = None,
+        self, executor: ClosingExecutor, *, reason: str, by: str, since: datetime | None = None,
         alive: Callable[[], object] = lambda: None, pause: Callable[[float], object] = time.sleep,
         trying_s: float = TRYING_S,
     ) -> None:  # fmt: skip
         self.executor, self.reason, self.by, self.alive, self.pause = executor, reason, by, alive, pause
         self.noting = executor.journal = NotingJournal(executor.journal)
         self.trying_s, self.since_ms = trying_s, 0 if since is None else max(0, in_ms(since) - OVERLAP_MS)
-        self.trouble: dict[int, str] = {}
+        self.trouble: dict[int, AtbError] = {}
         self._unseen: set[int] = set()
+        self._is_barred = False  # was, at least once
+        self._learned: TradingState | None = None  # it knows the rules of now
         self._began_s, self._random = time.monotonic(), random.Random()
 
     @property
@@ -100,9 +68,23 @@ class Closing:
 
     def run(self, *, others: bool) -> Outcome:
         """Until it is flat, or for `trying_s` seconds. others: somebody else may have signed an order before he was fenced: so
-        it is looked at again when the exchange takes none of those any more."""
+        it is looked at again when the exchange takes none of those any more. However it ends, what it leaves has its stop."""
+        try:
+            after_s = self._run(others)
+        except BaseException:
+            self._protect()
+            self._tell_left()
+            raise
+        is_flat, entries = self._is_flat(), self.noting.entries
+        if not is_flat:
+            self._protect()
+        rest = self._dust() if is_flat else []
+        made = sold(entries, self.state.books.quote)
+        return Outcome(made, self._left(), rest, cancelled(entries), after_s if is_flat else None)
+
+    def _run(self, others: bool) -> float:
+        """Returns after how many seconds it was flat, if it is."""
         exchange_ms = self._exchange_ms()
-        self._rules()
         self._until_flat()
         after_s = time.monotonic() - self._began_s
         if others and self._is_flat():
@@ -112,21 +94,24 @@ class Closing:
             self._until_flat()
             if len(self.noting.entries) > before:
                 after_s = time.monotonic() - self._began_s
-        rest = self._dust() if self._is_flat() else []
-        return Outcome(self._sold(), self._left(), rest, self._cancelled(), after_s if self._is_flat() else None)
+        return after_s
 
     def _exchange_ms(self) -> int:
         """The exchange's clock, which is asked for once: without it nothing can be signed."""
         for wait_s in self._waits():
             try:
                 return self.executor.broker.now_ms()
-            except ExchangeUnavailable:
+            except NOT_TOLD:
                 self.alive()
                 self.pause(wait_s)
         return self.executor.broker.now_ms()
 
     def _rules(self) -> None:
-        """Lots may be others than when they were bought; where nobody tells, they are what they were."""
+        """Lots may be others than when they were bought; where nobody tells, they are what they were. A state that is folded
+        anew has forgotten them."""
+        if self._learned is self.state:
+            return
+        self._learned = self.state
         for traded in self.state.traded:
             with contextlib.suppress(*NOT_TOLD, DataError):
                 self.state.learn(Traded(traded.symbol, self.executor.broker.market_rules(traded.symbol)))
@@ -164,6 +149,7 @@ class Closing:
 
     def _look(self) -> None:
         """What is there; then what is left to do."""
+        self._rules()
         for s in self._concerned():
             self._try(s, self._pull)
         if self._open() and len(self.state.flattening) < len(self.state.traded):
@@ -184,18 +170,24 @@ class Closing:
         try:
             work(s)
             self.trouble.pop(s, None)
-        except Barred:
-            raise
         except NOT_TOLD as error:
-            self.trouble[s] = error.what
+            if isinstance(error, Barred) and not self._is_barred:
+                self._is_barred = True
+                self.executor.tell(Event("warning", "barred", f"{error.what} It is tried again. {error.hint}".strip()))
+            self.trouble[s] = error
 
     def _adopt(self, s: int) -> None:
         """Orders of ours that the ledger has never heard of."""
         e = self.executor
         symbol = self.state.traded[s].symbol
-        found = unknown_entries(
-            e.broker, e.identity, [symbol], self.state.books.orders, self.since_ms, e.session_id
-        )  # fmt: skip
+        try:
+            found = unknown_entries(
+                e.broker, e.identity, [symbol], self.state.books.orders, self.since_ms, e.session_id
+            )  # fmt: skip
+        except UnknownSymbol:  # it was taken off the exchange since
+            if self.state.held(s) or self.state.working[s]:
+                raise
+            found = []
         if (fill := next((entry for entry in found if entry.kind == "fill"), None)) is not None:
             e.append(dust_back(self.state, s, fill.at, e.session_id))  # it was sold with what was bought
         if found:
@@ -207,6 +199,19 @@ class Closing:
         entry = Entry(f"flatten:{uuid.uuid4().hex}", "control", datetime.now(UTC), body, self.executor.session_id)
         self.executor.append([entry])
 
+    def _protect(self) -> None:
+        """What could not be sold has its stop again, as far as the exchange and the ledger let it."""
+        for s in self._open():
+            with contextlib.suppress(AtbError):
+                self.executor.pull_one(s)
+                self.executor.protect(s)
+        self.executor.keep(self.state)
+
+    def _tell_left(self) -> None:
+        for left in (each for each in self._left() if each.qty):
+            what = f"{left.qty:f} {left.symbol.id} is not sold; {left.protection}."
+            self.executor.tell(Event("critical", "not_closed", what))
+
     # What is left.
 
     def _is_flat(self) -> bool:
@@ -214,28 +219,27 @@ class Closing:
 
     def _open(self) -> list[int]:
         """Symbols with an order of ours that may work, or with something that could be sold."""
-        return [s for s in range(self.state.count) if self.state.working[s] or self._sellable(s)]
-
-    def _sellable(self, s: int) -> Decimal:
-        held = self.state.held(s)
-        if self.executor.told.offers(s, held).dust:
-            return Decimal(0)
-        return floor_to(held, self.state.traded[s].rules.lot)
+        return [s for s in range(self.state.count) if self.state.working[s] or self.executor.could_be_sold(s)]
 
     def _left(self) -> list[Left]:
         return [self._what_is_left(s) for s in self._concerned()]
 
     def _what_is_left(self, s: int) -> Left:
-        symbol, held, working = self.state.traded[s].symbol, self.state.held(s), list(self.state.working[s])
-        free = self.executor.told.offers(s, held).most
+        symbol, held, working = self.state.traded[s].symbol, self.state.held(s), self.state.working[s]
+        stop = next((o for o in working.values() if o.purpose == "stop" and o.state not in UNKNOWN), None)
+        orders = [name for name, order in working.items() if order is not stop]
+        why, kind = self._why(s)
+        return Left(symbol, held, orders, why, kind, stop.stop_price if stop else None)
+
+    def _why(self, s: int) -> tuple[str, type[AtbError]]:
+        symbol, free = self.state.traded[s].symbol, self.executor.told.offers(s, self.state.held(s)).most
         if free is not None:
-            return Left(
-                symbol, held, working, f"only {free.normalize():f} of it is free at the exchange.", missing=True
-            )
+            return f"only {free.normalize():f} of it is free at the exchange.", Disagreement
+        if (trouble := self.trouble.get(s)) is not None:
+            return trouble.what, ExchangeRefused if isinstance(trouble, Barred) else ExchangeUnavailable
         ended = [o for o in self.state.books.orders.values() if o.key == (symbol.market, symbol.id) and o.reason]
         last = max(ended, key=lambda order: order.updated_at, default=None)
-        why = self.trouble.get(s) or (last.reason if last else "")
-        return Left(symbol, held, working, why or "the exchange did not sell it in time.")
+        return last.reason if last else "the exchange did not sell it in time.", ExchangeUnavailable
 
     def _dust(self) -> list[tuple[Symbol, Decimal]]:
         """What the executor keeps apart; while the database is away it is held still."""
@@ -247,36 +251,3 @@ class Closing:
         symbols = {traded.symbol.base: traded.symbol for traded in self.state.traded}
         held = [(t.symbol, self.state.held(s)) for s, t in enumerate(self.state.traded) if self.state.held(s)]
         return [*((symbols[asset], qty) for asset, qty in told), *held]
-
-    # What was done.
-
-    def _sold(self) -> list[Sold]:
-        """Of what was written meanwhile, the executions of what was sold, each symbol's by their reasons."""
-        sums: dict[tuple[str, str, str], list[Decimal]] = {}
-        for entry in self.noting.entries:
-            body = entry.body
-            if entry.kind != "fill" or body["side"] != "sell" or is_dust(body):
-                continue
-            qty = Decimal(body["qty"]) - Decimal(body.get("external_qty", 0))
-            if qty:
-                key = body["symbol"], body.get("market", "spot"), str(body.get("reason", ""))
-                row = sums.setdefault(key, [Decimal(0)] * 3)
-                row[0] += qty
-                row[1] += qty * Decimal(body["price"])
-                row[2] += _fee_in_quote(body, self.state.books.quote)
-        return [Sold(*key, *row) for key, row in sorted(sums.items())]
-
-    def _cancelled(self) -> list[str]:
-        told = (
-            e.body["client_order_id"]
-            for e in self.noting.entries
-            if e.kind == "order" and e.body["state"] == "cancelled"
-        )
-        return sorted(set(told))
-
-
-def _fee_in_quote(body: Mapping[str, Any], quote: str) -> Decimal:
-    fee, asset = Decimal(body.get("fee", 0)), body.get("fee_asset", quote)
-    if asset == quote:
-        return fee
-    return fee * Decimal(body["price"]) if asset == body.get("base") else Decimal(body.get("fee_quote", 0))

@@ -6,15 +6,18 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
+from atb.core.money import floor_to
 from atb.core.orders import NewOrder
 from atb.core.policy import make_policy
 from atb.core.timeframe import in_ms
 from atb.core.types import symbol_for
+from atb.engine.reasons import STOP_LOSS
 from atb.engine.rules import make_rules
 from atb.execution.compared import identity_of
-from atb.execution.executor import SETTLE_MS, Executor
+from atb.execution.executor import MOST_STEPS, SETTLE_MS, Executor
 from atb.execution.fills import Event
 from atb.execution.journaled import Journal, entries_after
+from atb.execution.plan import protection
 from atb.execution.state import TradingState
 from atb.execution.traded import Traded
 from atb.ledger.accounts import AccountRow
@@ -22,6 +25,8 @@ from atb.ledger.entries import Entry
 from atb.ledger.records import FINAL_STATES, Order
 from atb.venue.broker import Broker
 from atb.venue.market_rules import rules_for
+
+PRICE_MARGIN = Decimal("1.1")  # by so much the last price that is known may be wrong, for what is worth the least order
 
 
 class ClosingExecutor(Executor):
@@ -43,9 +48,41 @@ class ClosingExecutor(Executor):
         self.own.add(order.client_order_id)
         return super()._intent(purpose, order)
 
+    def could_be_sold(self, s: int) -> Decimal:
+        """How much of what is held the exchange's rules let anybody sell. That it refused a sale is no reason alone to give
+        up a position: the coins are there still."""
+        symbol, rules = self.state.traded[s]
+        held = self.state.held(s)
+        qty = max(floor_to(held, rules.lot), Decimal(0))
+        price = self.state.books.prices.get((symbol.market, symbol.id))
+        if qty < (rules.min_qty or 0):
+            return Decimal(0)
+        too_little = price is not None and qty * price < PRICE_MARGIN * rules.min_notional
+        return Decimal(0) if too_little and self.told.offers(s, held).dust else qty
+
+    def protect(self, s: int) -> None:
+        """Its stop again, for what was not sold: unless an order works, or may, that has the coins."""
+        self._recall_stop(s)
+        for _ in range(MOST_STEPS):  # another type, or less, where that is refused
+            offers = self.told.offers(s, self.state.held(s))
+            stops = [wanted for wanted in protection(self.state, s, offers) if wanted.purpose == "stop"]
+            if self.state.working[s] or not stops or not self._place(s, stops):
+                return
+
+    def _recall_stop(self, s: int) -> None:
+        """What this host knows without the database are orders, not levels: the level is that of the last stop."""
+        symbol, p = self.state.traded[s].symbol, self.state.position(s)
+        position = self.state.books.positions.get((symbol.market, symbol.id))
+        if position is None or p.stop == p.stop:
+            return
+        for order in reversed(self.state.books.orders.values()):
+            if order.key == position.key and order.purpose == "stop" and order.created_at >= position.opened_at:
+                p.stop, p.stop_reason = float(order.stop_price or "nan"), STOP_LOSS
+                return
+
     def _move_dust(self, s: int) -> None:
-        """Not by what a host last knew: the ledger may know better."""
-        if not self.journal.away:
+        """Not by what a host last knew: the ledger may know better. Nor what could be sold."""
+        if not self.journal.away and not self.could_be_sold(s):
             super()._move_dust(s)
 
     def _long_ago(self, order: Order) -> bool:
@@ -59,7 +96,7 @@ class ClosingExecutor(Executor):
 
 def executor_of(
     account: AccountRow, broker: Broker, journal: Journal, tell: Callable[[Event], None] = lambda _: None
-) -> Executor:
+) -> ClosingExecutor:
     """An executor of all that the account ever traded, from its ledger."""
     entries = entries_after(journal, 0)
     rules = make_rules(make_policy({}), 0.0, 0.0)
@@ -86,6 +123,6 @@ def _strangers(state: TradingState, venue: str) -> list[Traded]:
 
 def executor_over(
     account: AccountRow, broker: Broker, journal: Journal, state: TradingState, tell: Callable[[Event], None]
-) -> Executor:
+) -> ClosingExecutor:
     session = state.books.latest.id if state.books.latest else None
     return ClosingExecutor(broker, journal, state, identity_of(account), session, tell)

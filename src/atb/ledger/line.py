@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from atb.core.errors import DatabaseError, DatabaseUnavailable, Fenced, OutcomeUnknown
-from atb.ledger.connect import Where, connect
+from atb.ledger.connect import Where, connect, explained
 from atb.ledger.entries import Chained, Entry
 from atb.ledger.journal import append
 from atb.ledger.lease import RIVALS, read_standing
@@ -40,7 +40,11 @@ class Line:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        import psycopg
+
         self.connection.close()
+        if isinstance(error, psycopg.Error):
+            raise explained(error, self.where) from None
 
     def append(self, account_id: int, epoch: int, entries: Sequence[Entry]) -> list[Chained]:
         """As `journal.append`; when the connection breaks, whether it was written is found out."""
@@ -59,7 +63,8 @@ class Line:
     def surely(self, work: Callable[[Connection[Any]], T]) -> T:
         """What `work` gives, over another connection where this one breaks. It must bear being done twice.
 
-        What is refused, and what was certainly not written (a lock that is held, a full disk), is raised at once.
+        What is refused, and what was certainly not written (a lock that is held, a full disk, a database that only reads), is
+        raised at once: a DatabaseError for whatever the database says.
         """
         import psycopg
 
@@ -72,11 +77,18 @@ class Line:
             except (psycopg.Error, OutcomeUnknown) as error:
                 lost = lost_connection(error, self.connection, self.where)
                 if lost is None:
-                    raise
+                    raise self._refused(error) from None
             self._again(patience, lost)
         if lost is not None:
             self._tell(patience.waited_s(), lost)
         return done
+
+    def _refused(self, error: Exception) -> DatabaseError:
+        import psycopg
+
+        with contextlib.suppress(psycopg.Error):  # the next statement is not this one's transaction
+            self.connection.rollback()
+        return explained(error, self.where)
 
     def _again(self, patience: Patience, lost: DatabaseUnavailable) -> None:
         """Another connection; an error if there is none in time, or if each of them breaks."""

@@ -7,26 +7,26 @@ and those that run here are ended. What was signed before that is waited out.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from atb.core.errors import AtbError, DatabaseError, DatabaseUnavailable, Disagreement, ExchangeUnavailable, UsageError
-from atb.core.words import counted
+from atb.core.errors import DatabaseError, DatabaseUnavailable, UsageError
 from atb.execution import halt_file
 from atb.execution.account_file import AccountFile, Known, known
-from atb.execution.closing import Closing, Left, Outcome, Sold
-from atb.execution.closing_executor import executor_of, executor_over
+from atb.execution.closing import Closing
+from atb.execution.closing_executor import ClosingExecutor, executor_of, executor_over
 from atb.execution.engines import end_all, living
-from atb.execution.executor import Event, Executor
+from atb.execution.executor import Event
 from atb.execution.spool import Spool
 from atb.execution.spooling_journal import PATIENCE_S, SpoolingJournal
 from atb.ledger.accounts import AccountRow
 from atb.ledger.entries import Chained, Entry
 from atb.ledger.lease import release, renew
-from atb.ops.closing import Closed, Held
+from atb.ops.receipt import Receipt, add
 from atb.venue.broker import Broker
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ T = TypeVar("T")
 GRACE_S = 1.0  # for an engine's cycle: it can write nothing any more, and killing it is safe
 LEASE_S = 60.0
 QUIET = ("debug", "info")
-HOW = {"emergency_close": "sold at the market", "foreign": "sold by hand"}
 PNL = "SELECT market, symbol, sum(pnl) FROM trades WHERE account_id = %s AND seq > %s GROUP BY market, symbol"
 
 
@@ -56,23 +55,6 @@ class Desk(NamedTuple):
             self.say(event.message)
 
 
-class Receipt(NamedTuple):
-    """What closing came to. left: what is open all the same, and why. dust: account, asset and amount. flat_after_s: by
-    account, without the last look; notes: what else was done, and what was not."""
-
-    closed: list[Closed]
-    left: list[tuple[Held, AtbError]]
-    failures: list[AtbError]
-    dust: list[tuple[str, str, Decimal]]
-    cancelled: list[tuple[str, str]]
-    flat_after_s: dict[str, float]
-    notes: list[str]
-
-    @classmethod
-    def empty(cls) -> Receipt:
-        return cls([], [], [], [], [], {}, [])
-
-
 def halt_here(desk: Desk, account: str) -> list[str]:
     """No engine of this host enters anything for the account from now on. Returns what kept it from being so."""
     try:
@@ -80,6 +62,12 @@ def halt_here(desk: Desk, account: str) -> list[str]:
     except OSError as error:
         return [f"{desk.home / halt_file.NAME} cannot be written: {error.strerror}."]
     return []
+
+
+def halted_note(account: AccountRow) -> str:
+    """For the receipt, also where nothing was open: whoever typed it must know what holds from now on."""
+    again = f"atb live resume --account {shlex.quote(account.name)} --reason TEXT"
+    return f"{account.name} is halted: nothing is entered until {again}"
 
 
 def end_engines(home: Path, account: str) -> list[str]:
@@ -103,7 +91,8 @@ def end_engines(home: Path, account: str) -> list[str]:
 
 
 class LineJournal:
-    """One account's journal over a command's line to the database."""
+    """One account's journal over a command's line to the database. One that only reads, or refuses to write for whatever
+    other reason, is as good as away: what must be written goes elsewhere."""
 
     away, merges = False, 0
 
@@ -111,7 +100,8 @@ class LineJournal:
         self.line, self.account_id, self.epoch = line, account_id, epoch
 
     def append(self, entries: Sequence[Entry]) -> list[Chained]:
-        return self.line.append(self.account_id, self.epoch, entries)
+        with _or_away():
+            return self.line.append(self.account_id, self.epoch, entries)
 
     def read(self, work: Callable[[Any], T]) -> T:
         def reader(connection: Connection[Any]) -> T:
@@ -119,7 +109,18 @@ class LineJournal:
             connection.rollback()
             return found
 
-        return self.line.surely(reader)
+        with _or_away():
+            return self.line.surely(reader)
+
+
+@contextlib.contextmanager
+def _or_away() -> Iterator[None]:
+    try:
+        yield
+    except DatabaseUnavailable:
+        raise
+    except DatabaseError as error:
+        raise DatabaseUnavailable(error.what, error.hint) from None
 
 
 def close_with_ledger(line: Line, account: AccountRow, epoch: int, others: bool, desk: Desk, receipt: Receipt) -> None:
@@ -132,44 +133,60 @@ def close_with_ledger(line: Line, account: AccountRow, epoch: int, others: bool,
         begun, since = executor.state.seq, _heard_of(executor)
         closing = _closing(executor, account, desk, since, lambda: _hold(journal))
         outcome = closing.run(others=others)
-        _add(receipt, account, executor, outcome, _pnl(journal, account, begun))
+        add(receipt, account, executor, outcome, _pnl(journal, account, begun))
     finally:
         _let_go(journal)
         line.patience_s = patience_s
 
 
+def close_by_what_is_known(account: AccountRow, why: DatabaseError, desk: Desk, receipt: Receipt) -> None:
+    """An account of which the database can tell, but not take, anything."""
+    here = next((each for each in known(desk.home) if each.account.name == account.name), None)
+    if here is None:
+        raise type(why)(f"{why.what} This host knows nothing of it: nothing was sent.", why.hint)
+    close_without_ledger(here, why, desk, receipt)
+
+
 def close_without_ledger(here: Known, why: DatabaseError, desk: Desk, receipt: Receipt) -> None:
     """By what this host knows. What is done goes into the spool, and from there into the ledger once that is back."""
     account = here.account
-    was_halted = bool(halt_file.blocks(desk.home, account.name))
     receipt.notes.extend([*halt_here(desk, account.name), *end_engines(desk.home, account.name)])
     spool = Spool.of(desk.home, account)
     journal = SpoolingJournal(_NoLedger(account.id, why), spool)
     executor = executor_over(account, desk.broker(account), journal, here.state(), desk.tell)
     _take_spooled(executor, spool)
     closing = _closing(executor, account, desk, here.at)
-    if not was_halted:
+    if not any(_halts(entry) for entry in spool.read()):
         halt = {"action": "halt", "reason": desk.reason, "by": desk.by}
         name = f"halt:{account.name}:{datetime.now(UTC).isoformat()}"
         executor.append([Entry(name, "control", datetime.now(UTC), halt)])
     outcome = closing.run(others=True)
-    _add(receipt, account, executor, outcome, {})
+    add(receipt, account, executor, outcome, {})
     receipt.notes.append(
         f"{account.name} was closed without its database, by what this host knew of it at {here.at:%Y-%m-%d %H:%M:%S} UTC: "
         "engines on other hosts are not fenced."
     )
+    receipt.notes.append(halted_note(account))
     if spool.waits:
         receipt.notes.append(f"What was done is in {spool.path}. Once the database is back: atb db emergency-close-all")
 
 
+def _halts(entry: Entry) -> bool:
+    return entry.kind == "control" and entry.body["action"] == "halt"
+
+
 def _closing(
-    executor: Executor, account: AccountRow, desk: Desk, since: datetime, alive: Callable[[], object] = lambda: None
+    executor: ClosingExecutor,
+    account: AccountRow,
+    desk: Desk,
+    since: datetime,
+    alive: Callable[[], object] = lambda: None,
 ) -> Closing:
     executor.keep = AccountFile(desk.home, account, executor.session_id).keep
     return Closing(executor, reason=desk.reason, by=desk.by, since=since, alive=alive)
 
 
-def _heard_of(executor: Executor) -> datetime:
+def _heard_of(executor: ClosingExecutor) -> datetime:
     """When the exchange was last heard of: an order that the ledger does not know is younger."""
     books = executor.state.books
     fills = [history[-1].at for history in books.history.values() if history]
@@ -192,7 +209,7 @@ class _NoLedger:
         raise self.why
 
 
-def _take_spooled(executor: Executor, spool: Spool) -> None:
+def _take_spooled(executor: ClosingExecutor, spool: Spool) -> None:
     """What an engine did while the database was away, and the file of the account does not have yet."""
     state = executor.state
     known_orders = set(state.books.orders)
@@ -224,39 +241,6 @@ def _pnl(journal: LineJournal, account: AccountRow, after: int) -> dict[tuple[st
         return journal.read(read)
     except DatabaseError:
         return {}
-
-
-def _add(
-    receipt: Receipt, account: AccountRow, executor: Executor, outcome: Outcome, pnl: dict[tuple[str, str], Decimal]
-) -> None:
-    state = executor.state
-    left = {(each.symbol.market, each.symbol.id): each.qty for each in outcome.left}
-    for sold in outcome.sold:
-        key = (sold.market, sold.symbol)
-        receipt.closed.append(_closed(account, sold, pnl.get(key), left.get(key, Decimal(0))))
-    for each in outcome.left:
-        entry = state.books.positions.get((each.symbol.market, each.symbol.id))
-        price = entry.cost / entry.qty if entry and entry.qty else Decimal(0)
-        held = Held(account, executor.session_id, each.symbol.market, each.symbol.id, "LONG", each.qty, price, price)
-        receipt.left.append((held, _why(each)))
-    receipt.dust.extend((account.name, symbol.base, qty) for symbol, qty in outcome.dust)
-    receipt.cancelled.extend((account.name, name) for name in outcome.cancelled)
-    if outcome.flat_after_s is not None:
-        receipt.flat_after_s[account.name] = outcome.flat_after_s
-
-
-def _closed(account: AccountRow, sold: Sold, pnl: Decimal | None, left: Decimal) -> Closed:
-    how = HOW.get(sold.reason, f"{sold.reason} was executed")
-    return Closed(
-        account.name, sold.symbol, sold.qty, sold.price.quantize(Decimal("1e-8")).normalize(), sold.fee, pnl, how, left
-    )
-
-
-def _why(left: Left) -> AtbError:
-    if left.missing:
-        return Disagreement(left.why)
-    orders = f"; {counted(len(left.orders), 'order')} may still work ({left.orders[0]})" if left.orders else ""
-    return ExchangeUnavailable(f"{left.why}{orders}")
 
 
 def known_here(desk: Desk, session_id: str | None, why: DatabaseError, dry_run: bool) -> list[Known]:

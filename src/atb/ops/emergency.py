@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from atb.core.errors import AtbError, Disagreement, UsageError
+from atb.core.errors import AtbError, DatabaseError, Disagreement, UsageError
 from atb.core.keys import account_identity
 from atb.ledger.accounts import AccountRow, all_accounts
 from atb.ledger.lease import read_standing, release
@@ -14,6 +14,7 @@ from atb.ledger.line import Line
 from atb.ops.closing import (
     AtLastMark,
     Closer,
+    Held,
     RecordOnly,
     close_all,
     fence_and_halt,
@@ -26,7 +27,8 @@ from atb.ops.status import read_status
 if TYPE_CHECKING:
     from psycopg import Connection
 
-    from atb.ops.closing_at_exchange import Desk, Receipt
+    from atb.ops.closing_at_exchange import Desk
+    from atb.ops.receipt import Receipt
 
 SHOWN = 5  # accounts that a message names
 LATEST = "The latest: atb db sessions"
@@ -122,24 +124,40 @@ def _line(account: AccountRow, what: str, symbol: str, qty: str = "", last_mark:
 
 
 class Stopped(NamedTuple):
-    """An account that nobody but this process trades any more. others: somebody had it before."""
+    """An account that nobody but this process trades any more. others: somebody had it before.
+
+    unfenced: why the ledger does not say so; then only this host knows of it.
+    """
 
     epoch: int
     others: bool
+    unfenced: DatabaseError | None = None
 
 
 def stop_account(line: Line, account: AccountRow, desk: Desk, receipt: Receipt) -> Stopped:
-    """Halt and fence, whoever trades it; engines of this host are ended."""
-    from atb.ops.closing_at_exchange import end_engines, halt_here
+    """Halt and fence, whoever trades it; engines of this host are ended. Where the database takes nothing, it is halted by the
+    file HALT, which is enough for an account with real money to be closed."""
+    from atb.ops.closing_at_exchange import end_engines, halt_here, halted_note
 
     real = account.environment != "paper"
     if real:
         receipt.notes.extend(halt_here(desk, account.name))
-    seen = line.surely(lambda connection: read_standing(connection, account.id))
-    epoch = fence_and_halt(line, account, reason=desk.reason, evidence=desk.by)
+    try:
+        stopped = _fenced(line, account, desk)
+        receipt.notes.append(halted_note(account))
+    except DatabaseError as error:
+        if not real:
+            raise
+        desk.say(error.what)
+        stopped = Stopped(0, others=True, unfenced=error)
     if real:
         receipt.notes.extend(end_engines(desk.home, account.name))
-    return Stopped(epoch, bool(seen.holder))
+    return stopped
+
+
+def _fenced(line: Line, account: AccountRow, desk: Desk) -> Stopped:
+    seen = line.surely(lambda connection: read_standing(connection, account.id))
+    return Stopped(fence_and_halt(line, account, reason=desk.reason, evidence=desk.by), bool(seen.holder))
 
 
 def recorder_for(record_only: bool, exit_prices: Sequence[str]) -> Closer | None:
@@ -162,7 +180,6 @@ def close_accounts(
         try:
             held[account] = stop_account(line, account, desk, receipt)
         except AtbError as error:
-            line.connection.rollback()
             receipt.failures.append(error)
     try:
         check_prices(line.connection, list(held), recorder)
@@ -178,36 +195,57 @@ def close_accounts(
 def _close(
     line: Line, account: AccountRow, stopped: Stopped, recorder: Closer | None, desk: Desk, fee_bps: Decimal, receipt: Receipt
 ) -> None:  # fmt: skip
-    import psycopg
-
-    from atb.ledger.connect import explained
-    from atb.ops.closing_at_exchange import close_with_ledger
-
     try:
         if recorder is None and account.environment != "paper":
-            close_with_ledger(line, account, stopped.epoch, stopped.others, desk, receipt)
+            _sell(line, account, stopped, desk, receipt)
             return
+        if stopped.unfenced is not None:
+            raise stopped.unfenced
         done, undone = close_all(
-            line,
-            account,
-            stopped.epoch,
-            recorder or AtLastMark(),
-            reason=desk.reason,
-            evidence=desk.by,
-            fee_bps=fee_bps,
-        )
+            line, account, stopped.epoch, recorder or AtLastMark(), reason=desk.reason, evidence=desk.by, fee_bps=fee_bps
+        )  # fmt: skip
         receipt.closed.extend(done)
         receipt.left.extend(undone)
         line.surely(lambda connection: release(connection, account.id, stopped.epoch))
-    except psycopg.Error as error:  # what was closed before is told all the same
-        receipt.failures.append(explained(error, line.where))
-    except AtbError as error:
-        line.connection.rollback()
+    except AtbError as error:  # what was closed before is told all the same
         failed = not_closed(account, error)
-        still = line.surely(lambda connection: open_positions(connection, account))
+        still = _still_open(line, account)
         receipt.left.extend((held, failed) for held in still)
         if not still:
             receipt.failures.append(failed)
+
+
+def _sell(line: Line, account: AccountRow, stopped: Stopped, desk: Desk, receipt: Receipt) -> None:
+    """By the ledger, and by what this host knows where that cannot be written, or read."""
+    from atb.ops.closing_at_exchange import close_by_what_is_known, close_with_ledger
+
+    why = stopped.unfenced
+    if why is None:
+        try:
+            close_with_ledger(line, account, stopped.epoch, stopped.others, desk, receipt)
+            return
+        except DatabaseError as error:
+            why = error
+    close_by_what_is_known(account, why, desk, receipt)
+
+
+def _still_open(line: Line, account: AccountRow) -> list[Held]:
+    """By the ledger; nothing where it cannot be asked."""
+    try:
+        return line.surely(lambda connection: open_positions(connection, account))
+    except DatabaseError:
+        return []
+
+
+def still_working(line: Line, accounts: Sequence[AccountRow], receipt: Receipt) -> list[tuple[str, str]]:
+    """Account and client id of each order that may work still. Of what is flat the exchange said so, and the ledger may be told
+    of it later."""
+    asked = [account for account in accounts if account.name not in receipt.flat_after_s]
+
+    def read(connection: Connection[Any]) -> list[tuple[str, str]]:
+        return [(account.name, name) for account in asked for name, _, _ in working_orders(connection, account)]
+
+    return line.surely(read)
 
 
 def not_closed(account: AccountRow, error: AtbError) -> AtbError:
@@ -220,10 +258,9 @@ def not_closed(account: AccountRow, error: AtbError) -> AtbError:
 
 def check_prices(connection: Connection[Any], accounts: Sequence[AccountRow], recorder: Closer | None) -> None:
     """A UsageError unless what was given as closed by hand is what is held."""
-    held = [h for account in accounts for h in open_positions(connection, account)]
-    connection.rollback()
     if isinstance(recorder, RecordOnly):
-        recorder.check(held)
+        recorder.check([h for account in accounts for h in open_positions(connection, account)])
+        connection.rollback()
 
 
 def key_is_of(account: AccountRow, identity: str) -> None:
