@@ -114,6 +114,23 @@ def test_signals_end_it_gracefully(shell: Shell, number: signal.Signals, code: i
     assert shell("db", "query", "SELECT status FROM trading_sessions", ok=True).out == "STOPPED\n"
 
 
+def test_entries_that_are_switched_off_while_it_runs_are_named_by_health(shell: Shell) -> None:
+    process = shell.start("live", *PLAIN)
+    assert healthy(shell)["entries_blocked"] == []
+    shell.write("atb.toml", "disable_trading = true\n")
+    why = f"trading is switched off (disable_trading in {shell.work / 'atb.toml'})"
+    until(lambda: health(shell)["entries_blocked"] == [why], "the switch")
+    told = health(shell)
+    assert (told["code"], told["notes"]) == (200, [f"No entries: {why}"])  # somebody wanted it
+    checked = shell("health", "check")
+    assert checked.code == 0 and f"Note: No entries: {why}" in checked.out
+    shell.write("atb.toml", "")
+    until(lambda: health(shell)["entries_blocked"] == [], "the switch back")
+    process.send_signal(signal.SIGHUP)  # a terminal that is closed
+    assert ended(process)[0] == 0
+    assert shell("db", "query", "SELECT status FROM trading_sessions", ok=True).out == "STOPPED\n"
+
+
 def test_killed_and_begun_again_it_goes_on(shell: Shell) -> None:
     process = shell.start("live", *PLAIN)
     healthy(shell)
@@ -143,8 +160,12 @@ def test_real_money_is_asked_for_and_told(shell: Shell, real: dict[str, str]) ->
 def test_two_engines_on_one_account(shell: Shell) -> None:
     process = shell.start("live", *PLAIN)
     healthy(shell)
-    ran = shell("live", *PLAIN)
-    assert ran.code == 9 and "is held by" in ran.message
+    second = shell.start("live", *PLAIN)
+    assert second.stdout is not None
+    said = next(line for line in second.stdout if "Waiting up to" in line)  # while it waits
+    assert "is held by" in said and str(process.pid) in said and second.poll() is None
+    code, _, err = ended(second)
+    assert code == 9 and "is held by" in err
     process.send_signal(signal.SIGTERM)
     assert ended(process)[0] == 0
 
@@ -162,6 +183,8 @@ def test_two_engines_on_one_account(shell: Shell) -> None:
         (("--symbol", "BTCUSDT", "--direction", "short"), {}, 2, "long only"),
         (("--symbol", "BTCUSDT", "--speed", "3"), {}, 2, "--provider replay"),
         (("--symbol", "BTCUSDT", "--on-halt", "pray"), {}, 2, "--on-halt"),
+        (("--symbol", "BTCUSDT", "--health-port", "99999"), {}, 2, "--health-port 99999 is no port"),
+        (("--symbol", "BTCUSDT", "--health-host", "no.such.host.invalid"), {}, 2, "is no address"),
         (("--symbol", "BTCUSDT"), {"ENABLE_TRADING": "true"}, 2, "no key for binance"),
         (("--symbol", "BTCUSDT"), {"ENABLE_TRADING": "perhaps"}, 2, "neither on nor off"),
         (("--symbol", "BTCUSDT"), {"ENABLE_TRADING": "true", KEYS[0]: "k" * 20, KEYS[1]: "s" * 20}, 5, "key"),
@@ -177,8 +200,12 @@ def test_what_is_wrong_is_said_and_nothing_is_sent(
 ) -> None:
     ran = shell("live", "sma_cross", "--timeframe", "1m", "--health-port", "0", *args, env={**shell.env, **env})
     assert (ran.code, says in ran.err) == (code, True), ran.err
+    if code == 4:
+        assert "mode: PAPER TRADING" in ran.out and "policy: " in ran.out  # also of a start that fails
     if "DATABASE_URL" not in env:
         assert shell("db", "query", "SELECT count(*) FROM orders").out in ("0\n", "")
+    if "--health" in " ".join(args):
+        assert shell("db", "query", "SELECT count(*) FROM accounts").out == "0\n"
 
 
 def test_a_taken_port_is_an_error_while_nothing_is_held(shell: Shell) -> None:

@@ -59,5 +59,9 @@ def read_marks(connection: Connection[Any]) -> dict[int, RunningMark]:
 
 
 def _prices(text: str) -> dict[Key, Decimal]:
-    keys = {name: name.partition(":") for name in (prices := json.loads(text))}
-    return {(market, symbol): Decimal(prices[name]) for name, (market, _, symbol) in keys.items()}
+    return {_key(name): Decimal(price) for name, price in json.loads(text).items()}
+
+
+def _key(name: str) -> Key:
+    market, _, symbol = name.partition(":")
+    return market, symbol

@@ -127,7 +127,8 @@ def _no_entry(scene: Scene, made: Made) -> Cause | None:
     told = scene.happened("entry_blocked", scene.name(made.s))
     if told is not None:
         return because("breaker" if BREAKER in told.message else "blocked", told.message)
-    return None
+    tripped = scene.happened("breaker")  # what it kept from being bought may have been told before, and counted since
+    return None if tripped is None else because("breaker", tripped.message)
 
 
 def _away(scene: Scene, made: Made) -> Cause | None:

@@ -90,8 +90,8 @@ class Loop:
     def cycle(self) -> None:
         executor = self.session.executor
         executor.catch_up()
-        self.blocks.look()
         rows = self.feed.poll()
+        self.blocks.look()  # by what is known now
         for row in rows:
             self._row(row, last=row is rows[-1])
         self._look_at_equity()
