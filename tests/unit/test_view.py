@@ -134,7 +134,7 @@ def test_the_view_comes_after_the_lines_of_the_start() -> None:
     screen.tell(EVENTS[1])
     screen.stop()
     text = out.getvalue()
-    assert text.index("event 40") < text.index("REAL") and "event 39" not in text  # the status has it, not this screen
+    assert text.index("event 40") < text.index("\x1b") and "event 39" not in text  # the status has it, not this screen
 
 
 class Stuck(io.StringIO):
