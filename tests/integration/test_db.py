@@ -687,7 +687,7 @@ def test_down_and_up_again(server: Postgres, db: Shell) -> None:
     assert "Created" in Shell(db.work.parent, DATABASE_URL=server.url(name))("db", "migrate", "--create", ok=True).err
 
 
-@pytest.mark.parametrize("revision", ["v1.0.0"])
+@pytest.mark.parametrize("revision", ["v1.0.0", "v1.1.0"])
 def test_from_every_older_revision_with_what_it_held(db: Shell, real_ledger: Book, revision: str) -> None:
     """Down and up again, and a dump of the older schema: the tables are those of before, also where it could not tell."""
     db("db", "close-position", "--symbol", "BTCUSDT", "--exit-price", "51000", ok=True)
@@ -715,7 +715,7 @@ def test_a_way_down_that_there_is_not(server: Postgres, db: Shell) -> None:
     for revision in ("v0.1.0", "nope", "v1", "head"):
         ran = db("db", "downgrade", revision)
         assert ran.code == 2 and f"knows no schema version '{revision}'" in ran.message, revision
-        assert f"Known: v1.0.0, {REVISION}, base." in ran.err
+        assert f"Known: v1.0.0, v1.1.0, {REVISION}, base." in ran.err
     assert db("db", "downgrade", REVISION, ok=True).out == f"Schema version: {REVISION}, was {REVISION}.\n"
     db("db", "downgrade", "v1.0.0", ok=True)
     ran = db("db", "downgrade", REVISION)

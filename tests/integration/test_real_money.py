@@ -168,6 +168,43 @@ def bought_and_sold(place: Place) -> None:
     place.agrees()
 
 
+@pytest.mark.slow
+def test_what_is_seen_of_an_engine_between_two_closes(place: Place) -> None:
+    """Health, status, the row in the database and the log, of a position that falls past a limit."""
+    logs = place.shell.work / "logs"
+    limits = ("--fraction", "0.9", "--max-position", "0.9", "--stop-loss", "0.1", "--max-drawdown", "0.01")
+    process = place.start(*limits, "--log-dir", str(logs), "--health-host", "localhost")
+    try:
+        answering(place)
+        place.just_before_a_close()
+        until(lambda: place.resting, "a stop that rests")
+        place.control("price", symbol="BTCUSDT", price="39200")  # 2 % lower, and still above the strategy's level
+        falls_past_a_limit(place)
+        place.shell("db", "verify", ok=True)
+        assert len(place.resting) == 1  # the breaker closes nothing
+        stopped(process)
+    finally:
+        process.kill()
+    log = (logs / "trading.log").read_text()
+    for said in (" entry: BTCUSDT: bought", " stop_loss_placed: BTCUSDT: stop_loss=", " breaker: Nothing is bought"):
+        assert f"LiveTradingEngine{said}" in log, log
+    assert not (place.shell.home / "logs").exists()
+
+
+def falls_past_a_limit(place: Place) -> None:
+    told = until(lambda: (h := answering(place))["balance"] < 9_900.0 and h, "the balance at the running price")
+    (held,) = told["positions"]
+    assert held["unrealized_pnl"] == pytest.approx(told["unrealized_pnl"]) and -300 < told["unrealized_pnl"] < -100
+    assert any("the breaker: equity 9,8" in why for why in told["entries_blocked"]), told
+    until(lambda: "392" in place.query("SELECT prices FROM running_marks"), "the row in the database")
+
+    def marked() -> dict[str, Any] | None:
+        (account,) = place.shell("live", "status", "--json", ok=True).json["accounts"]
+        return account if account["marked_at"] else None
+
+    assert float(until(marked, "a mark")["equity"]) == pytest.approx(told["balance"], abs=30)
+
+
 def test_what_nothing_explains_refuses_to_start_with_everything_protected(place: Place) -> None:
     killed(place.buy())
     place.control("move", account="main", kind="withdrawal", asset="USDT", amount="77", told=False)

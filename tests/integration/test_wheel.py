@@ -54,7 +54,7 @@ def test_the_main_job_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
 def test_a_database_is_made_and_migrated_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     assert (wheel / "atb/shipped/migrations/env.py").is_file() and (wheel / "atb/shipped/alembic.ini").is_file()
     alembic = [sys.executable, "-m", "alembic", "-c", str(wheel / "atb/shipped/alembic.ini"), "heads"]
-    assert "v1.1.0 (head)" in subprocess.run(alembic, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "v1.2.0 (head)" in subprocess.run(alembic, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     try:
         for command in ("start", "verify"):
             done = atb(wheel, tmp_path, "db", command)

@@ -270,6 +270,12 @@ def test_a_refusal(desk_of: Callable[..., Desk]) -> None:
     now = told.closes[-5].written_at
     said = told._replace(happenings=[Happening(now, "entry_blocked", "BTCUSDT is not bought: nothing new is known")])
     assert causes(desk.compared(recorded=said)) == {"blocked": 1}
+    why = "BTCUSDT is not bought: the breaker: equity 9.00 is 10.0% under its peak; the next close judges"
+    said = told._replace(happenings=[Happening(now, "entry_blocked", why)])
+    parity = desk.compared(recorded=said)
+    assert causes(parity) == {"breaker": 1} and parity.explained
+    said = told._replace(happenings=[Happening(now, "breaker", "Nothing is bought until the next close: equity")])
+    assert causes(desk.compared(recorded=said)) == {"breaker": 1}
 
 
 def test_a_candle_that_was_corrected(desk_of: Callable[..., Desk]) -> None:

@@ -18,7 +18,7 @@ from atb.live.judgement import Limits, judge
 from atb.live.prometheus import metrics
 from atb.live.redact import LONGEST, Redactor, one_line
 from atb.live.repeats import MOST_KEYS, Repeats
-from atb.live.status import EVENTS_KEPT, About, Halt, Holding, Link, Snapshot, Status, Told
+from atb.live.status import EVENTS_KEPT, About, Blocked, Halt, Holding, Link, Snapshot, Status, Told
 
 NOW = 1_763_738_000_000
 HOUR = 3_600_000
@@ -96,6 +96,15 @@ def test_what_an_operator_wanted_is_a_note() -> None:
     assert verdict.healthy and "Halted by an operator for 1 h 00 min (holidays)" in verdict.notes[0]
     verdict = judge(WELL._replace(log=Link(False, NOW - 9_000, "disk full")), NOW, LIMITS)
     assert verdict.healthy and verdict.notes == ("The log file has not been written for 9 s: disk full",)
+
+
+def test_why_nothing_is_bought_is_a_note_where_it_is_meant_and_a_reason_where_it_is_not() -> None:
+    blocked = (Blocked("switched off", "meant"), Blocked("it disagrees", "wrong"), Blocked("stale", "told"))
+    snapshot = WELL._replace(blocked=blocked)
+    assert judge(snapshot, NOW, LIMITS) == (False, ("No entries: it disagrees",), ("No entries: switched off",))
+    assert judge(WELL._replace(blocked=blocked[::2]), NOW, LIMITS).healthy
+    told = document(snapshot, judge(snapshot, NOW, LIMITS), NOW)
+    assert told["entries_blocked"] == ["switched off", "it disagrees", "stale"]
 
 
 def test_a_month_has_a_length_here() -> None:

@@ -112,6 +112,31 @@ def test_plain_lines_begin_with_what_runs() -> None:
     assert second == "2025-11-21T15:12:20.000Z ERROR    LiveTradingEngine x: event 1 [red]as it is[/red]"
 
 
+@pytest.mark.parametrize("looks", [Looks(), Looks(True, True, True)], ids=["lines", "view"])
+def test_what_is_told_before_the_start_is_seen_at_once_and_also_when_there_is_none(looks: Looks) -> None:
+    out = io.StringIO()
+    screen = open_screen(Status(ABOUT), ManualClock(NOW), LIMITS, out, looks)
+    screen.tell(EVENTS[0])
+    end = time.monotonic() + 30.0
+    while "event 40" not in out.getvalue():
+        assert time.monotonic() < end, "nobody sees it while it waits"
+        time.sleep(0.01)
+    screen.tell(EVENTS[1])
+    screen.stop()  # the start has failed
+    assert [line.split(": ")[1] for line in out.getvalue().splitlines()] == [told.message for told in EVENTS[:2]]
+
+
+def test_the_view_comes_after_the_lines_of_the_start() -> None:
+    out = io.StringIO()
+    screen = LiveView(Status(ABOUT), ManualClock(NOW), LIMITS, out, Looks(True, True, True))
+    screen.tell(EVENTS[0])
+    screen.start()
+    screen.tell(EVENTS[1])
+    screen.stop()
+    text = out.getvalue()
+    assert text.index("event 40") < text.index("\x1b") and "event 39" not in text  # the status has it, not this screen
+
+
 class Stuck(io.StringIO):
     """A pipe that nobody reads."""
 

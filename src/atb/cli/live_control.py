@@ -113,6 +113,7 @@ def _print_status(statuses: Sequence[AccountStatus]) -> None:
     """Two narrow tables on a terminal, one wide one in a pipe; then what is held."""
     from atb.cli.console import print_table
 
+    statuses = [each.at_running_prices() for each in statuses]
     rows = [_row(each) for each in statuses]
     if not rows:
         typer.echo("Nothing is traded in this database.", err=True)

@@ -65,6 +65,7 @@ class TradingState:
         self.filled_ms: dict[int, int] = {}  # by symbol the time of the latest of them
         self.adopted: set[str] = set()  # client ids of orders that were found at the exchange
         self.dust: dict[str, Decimal] = {}  # by asset, what was too little to be sold (execution.dust)
+        self.halted_ms: int | None = None  # the time of the halt that counts; None: there is none
         self.begun: datetime | None = None  # when the account had its first money; what was traded before was not by it
 
     def fresh(self) -> TradingState:
@@ -111,6 +112,8 @@ class TradingState:
             self._order(self.books.orders[name])
         if entry.kind == "adjustment" and self.begun is None:
             self.begun = entry.at
+        if entry.kind == "control" and entry.body["action"] in ("halt", "resume"):
+            self.halted_ms = in_ms(entry.at) if self.books.halted else None
         if entry.kind == "intent" and entry.body.get("adopted") and s is not None:
             self._adopt(s, self.books.orders[entry.body["client_order_id"]])
         if touched.marks:

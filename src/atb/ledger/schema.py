@@ -1,7 +1,8 @@
 """The tables, as SQLAlchemy sees them: for migrations and for naming what differs. Running commands write plain SQL.
 
 Money is NUMERIC, times are timestamptz, enumerations are checked text. `accounts`, `authority`, `entries` and `events` are
-facts; every other table of `public` follows from the entries and can be rebuilt. Backtests that are logged live in the
+facts; `running_marks` is what a running engine last saw (ledger/running.py), and no more than that; every other table of
+`public` follows from the entries and can be rebuilt. Backtests that are logged live in the
 schema `backtest`: the runbook finds "the latest session" by plain SQL.
 """
 
@@ -201,6 +202,13 @@ decisions = Table(
     _time("open_time", nullable=False), Column("signal", Float, nullable=True), _number("target_qty", nullable=True),
     _number("stop", nullable=True), _number("take", nullable=True), _word("reason"),
     PrimaryKeyConstraint("account_id", "seq"),
+)  # fmt: skip
+
+running_marks = Table(
+    "running_marks", metadata,
+    Column("account_id", BigInteger, ForeignKey("accounts.id"), primary_key=True, autoincrement=False),
+    _whole("seq"), _whole("session_id", nullable=True), _time("at", nullable=False), _number("equity"), _number("peak"),
+    _number("unrealized_pnl"), _word("prices"),
 )  # fmt: skip
 
 backup_stamp = Table(

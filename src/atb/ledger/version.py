@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from psycopg import Connection
 
-REVISION = "v1.1.0"
-FINGERPRINT = "563a8d635acf2d3e8dc3ab841499a536"
+REVISION = "v1.2.0"
+FINGERPRINT = "9bf4e55b29fa43e55ad85bd2e0f787d5"
 TRIGGERS = {"public.entries entries_are_final": "cf740499e50df2a34df9c5c2485d55f5"}
 
 # What could make a session see other tables, or fire no triggers.

@@ -22,6 +22,7 @@ CAUSES = {
     "under_way": "an order was under way, so nothing was decided",
     "halted": "the account was halted",
     "blocked": "no entries at that time",
+    "breaker": "the equity was past a limit between two closes: nothing was bought until the next one",
     "refused": "the order came to nothing",
     "part": "the order was filled in part",
     "outage": "the engine, its exchange or its database was away",

@@ -8,6 +8,7 @@ from atb.core.timeframe import iso_minute
 from atb.engine.reasons import REASON_NAMES, STOP_BEFORE_TAKE, TAKE_PROFIT
 from atb.ledger.entries import Entry
 from atb.ledger.records import FINAL_STATES
+from atb.live.breaker import NAME as BREAKER
 from atb.live.causes import Cause, Scene, because
 from atb.live.made import Made, Pair, Tape
 from atb.live.recorded import Execution
@@ -125,8 +126,9 @@ def _no_entry(scene: Scene, made: Made) -> Cause | None:
         return because("halted", f"the account was halted: {why}")
     told = scene.happened("entry_blocked", scene.name(made.s))
     if told is not None:
-        return because("blocked", told.message)
-    return None
+        return because("breaker" if BREAKER in told.message else "blocked", told.message)
+    tripped = scene.happened("breaker")  # what it kept from being bought may have been told before, and counted since
+    return None if tripped is None else because("breaker", tripped.message)
 
 
 def _away(scene: Scene, made: Made) -> Cause | None:

@@ -160,14 +160,20 @@ def _response(page: Page, method: str) -> bytes:
     return "\r\n".join([*head, "", ""]).encode() + (b"" if method == "HEAD" else body)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    hint = "Choose another: --health-port N (0: any that is free)."
+def address_of(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    """Where to listen. A UsageError where that is no address, which needs no server to be told."""
     if not 0 <= port < 65_536:  # getaddrinfo would take it modulo 65536
         raise UsageError(f"--health-port {port} is no port.", "It is from 0 to 65535; 0: any that is free.")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError):
         raise UsageError(f"--health-host {host} is no address.", "Write 127.0.0.1, or 0.0.0.0.") from None
+    return family, address
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    hint = "Choose another: --health-port N (0: any that is free)."
+    family, address = address_of(host, port)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what is left of a former process is no user

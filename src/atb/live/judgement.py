@@ -1,8 +1,9 @@
 """Is a running engine well? One pure judgement for the health server, the screen and whoever else asks.
 
 Healthy is what was seen to be so: a cycle that was completed, candles that came, a database and an exchange that answered, a stop
-behind every position. An engine that does what it was told after an operator's halt is healthy, with a note; one that a limit has
-halted is not, until somebody ends the halt.
+behind every position. An engine that does what it was told after an operator's halt is healthy, with a note; so is one whose
+entries are switched off, or stopped by the breaker until the next close. One that a limit has halted is not, until somebody ends
+the halt; nor is one that enters nothing because something is wrong.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def judge(snapshot: Snapshot, now_ms: int, limits: Limits) -> Verdict:
     reasons = (
         *_cycle(snapshot, now_ms, limits), *_links(snapshot, now_ms), *_data(snapshot, now_ms, limits),
         *_clock(snapshot, limits), *_protection(snapshot, now_ms, limits), *_limit_hit(snapshot.halt, now_ms),
+        *_blocked(snapshot, "wrong"),
     )  # fmt: skip
     return Verdict(not reasons, reasons, tuple(_notes(snapshot, now_ms)))
 
@@ -99,9 +101,16 @@ def _limit_hit(halt: Halt | None, now_ms: int) -> Iterator[str]:
         yield f"Halted for {duration(now_ms - halt.since_ms)} ({halt.why}): no entries until {RESUME}"
 
 
+def _blocked(snapshot: Snapshot, kind: str) -> Iterator[str]:
+    for blocked in snapshot.blocked:
+        if blocked.kind == kind:
+            yield f"No entries: {blocked.why}"
+
+
 def _notes(snapshot: Snapshot, now_ms: int) -> Iterator[str]:
     halt = snapshot.halt
     if halt is not None and halt.by_operator:
         yield f"Halted by an operator for {duration(now_ms - halt.since_ms)} ({halt.why}): no entries until {RESUME}"
+    yield from _blocked(snapshot, "meant")
     if not snapshot.log.ok:
         yield f"The log file has not been written for {duration(now_ms - snapshot.log.since_ms)}: {snapshot.log.error}"

@@ -1,23 +1,27 @@
 """The loop over time: candles as they close, a look at every check interval in between, until somebody ends it.
 
 One thread, and one order of things in a cycle: what others wrote, candles that closed, the market as it is now, levels that no
-order watches, the lease. What passes by itself (an exchange or a database that is away) is told, and tried again in the next
-cycle; anything else ends the engine.
+order watches, what the account is worth, the lease. What passes by itself (an exchange or a database that is away) is told, and
+tried again in the next cycle; anything else ends the engine.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from atb.core.errors import DatabaseError, ExchangeRefused, ExchangeUnavailable
 from atb.core.timeframe import Clock
 from atb.execution.executor import Event
 from atb.execution.session import Session
+from atb.ledger.running import RunningMark
+from atb.live.breaker import Breaker
+from atb.live.entry_blocks import EntryBlocks
 from atb.live.feed import Feed, Row
 from atb.live.paper_market import PaperMarket
 from atb.live.picture import picture
+from atb.live.running import RunningPrices, running_mark
 from atb.live.status import Status
 from atb.live.trader import Trader
 
@@ -37,19 +41,20 @@ class Options(NamedTuple):
 
 class Loop:
     """A session that trades. `stop` is set by whoever ends it; `compare` looks in every cycle for what others did to the
-    account, `each` is called at its end."""
+    account, `each` is called at its end. `keep` gets what the account is worth, once a cycle."""
 
     def __init__(
         self, session: Session, trader: Trader, feed: Feed, market: PaperMarket | None, clock: Clock, options: Options,
         status: Status, tell: Callable[[Event], None], each: Callable[[], None] = lambda: None,
-        compare: Callable[[], object] = lambda: None,
+        compare: Callable[[], object] = lambda: None, keep: Callable[[RunningMark], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self.session, self.trader, self.feed, self.market = session, trader, feed, market
         self.clock, self.options, self.status, self.tell, self.each = clock, options, status, tell, each
-        self.compare = compare
+        self.compare, self.keep = compare, keep
         self.stop = threading.Event()
-        self._blocked = ""
-        session.executor.no_entries = lambda: self._blocked or self._too_late()
+        self.prices, self.breaker = RunningPrices(), Breaker(tell)
+        self.blocks = EntryBlocks(session, trader, feed, clock, options.disabled, self.breaker)
+        session.executor.no_entries = lambda: self.blocks.why() or self._too_late()
 
     def run(self) -> None:
         """Until `stop` is set. What is held then stays held and protected, unless it is to be closed."""
@@ -74,22 +79,30 @@ class Loop:
         except (ExchangeUnavailable, ExchangeRefused) as error:
             self.status.lost("exchange", error.what, now)
             self.tell(Event("error", "exchange_away", f"{error.what} It is tried again."))
-        self.status.update(**picture(self.session, self.feed, self.clock.now_ms()))
+        self.status.update(**self.picture())
         self.each()
+
+    def picture(self) -> dict[str, Any]:
+        """The fields of a live.status.Snapshot that this knows."""
+        found = picture(self.session, self.feed, self.prices, self.clock.now_ms())
+        return {**found, "blocked": tuple(self.blocks.all())}
 
     def cycle(self) -> None:
         executor = self.session.executor
         executor.catch_up()
-        self._blocked = self._why_no_entries()
         rows = self.feed.poll()
+        self.blocks.look()  # by what is known now
         for row in rows:
             self._row(row, last=row is rows[-1])
+        self._look_at_equity()
         if self.market is not None:
             self.market.look()
         else:
             self.trader.look(self.clock.now_ms())
         self._watch()
         self.compare()
+        if not executor.journal.away:
+            self.keep(running_mark(self.session.state, self.prices, self.clock.now_ms()))
         self.session.renew()
 
     def close_all(self) -> None:
@@ -114,9 +127,16 @@ class Loop:
             self.market.play(row)
         elif last:
             self.session.executor.pull()
+        self.breaker.judged()
+        self.prices.closed(row.windows)
         self.trader.close(row.open_ms, row.windows, act=last or self.market is not None)
         for name in row.windows:
             self.status.candle_closed(name, row.open_ms + self.feed.step_ms)
+
+    def _look_at_equity(self) -> None:
+        """Before anything is sent that was decided earlier."""
+        self.prices.see(self.feed.running())
+        self.breaker.look(self.session.state, self.prices, self.feed.next_open_ms)
 
     def _watch(self) -> None:
         running = self.feed.running()
@@ -128,13 +148,6 @@ class Loop:
         bare = self.session.executor.bare.now(self.clock.now_ms())
         self.feed.hurried = [state.traded[s].symbol.id for s in bare]
         self.trader.trough(last)
-
-    def _why_no_entries(self) -> str:
-        disabled = self.options.disabled()
-        if disabled:
-            return f"trading is switched off ({disabled})"
-        stale = self.feed.stale(self.clock.now_ms())
-        return f"nothing new is known of {' '.join(stale)}" if stale else ""
 
     def _too_late(self) -> str:
         """A decision from before an outage enters nothing. (On paper it is played when it was made.)"""

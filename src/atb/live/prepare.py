@@ -16,6 +16,7 @@ from atb.core.types import MarketRules, Symbol, symbol_for
 from atb.engine.records import Rules
 from atb.engine.rules import make_rules
 from atb.execution.traded import Traded
+from atb.live.health_server import address_of
 from atb.live.mode import Mode
 from atb.live.request import LiveRequest
 from atb.live.signal_config import signal_config
@@ -141,6 +142,7 @@ def check(asked: LiveRequest) -> None:
     balance = asked.initial_balance
     if balance is not None and not 0 < balance <= 1e12:
         raise UsageError(f"--initial-balance must be above 0 (at most 1e12), not {balance:g}.")
+    address_of(asked.health_host, asked.health_port)
 
 
 def _check_protection(policy: Policy, asked: LiveRequest) -> None:

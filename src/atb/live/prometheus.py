@@ -37,6 +37,7 @@ def _numbers(s: Snapshot, verdict: Verdict, now_ms: int) -> list[tuple[str, str,
         ("atb_cycles_total", "counter", "Completed cycles.", s.cycles),
         ("atb_last_cycle_age_seconds", "gauge", "Time since the last completed cycle.", age_s),
         ("atb_equity", "gauge", "Marked-to-market equity in quote currency.", s.equity),
+        ("atb_unrealized_pnl", "gauge", "Of the open positions, in quote currency.", s.unrealized_pnl),
         ("atb_drawdown_ratio", "gauge", "How far equity is under its peak.", s.drawdown_frac),
         ("atb_open_positions", "gauge", "Open positions.", len(s.positions)),
         ("atb_unprotected_seconds_total", "counter", "Time without a stop.", (s.unprotected_ms + open_ms) / 1000),
@@ -44,6 +45,7 @@ def _numbers(s: Snapshot, verdict: Verdict, now_ms: int) -> list[tuple[str, str,
         ("atb_exchange_up", "gauge", "1: the exchange answers.", s.exchange.ok),
         ("atb_clock_skew_seconds", "gauge", "The exchange's clock less ours.", skew_s),
         ("atb_halted", "gauge", "1: no entries, by an operator or a limit.", s.halt is not None),
+        ("atb_entries_blocked", "gauge", "1: no entries, for whatever reason.", bool(s.blocked)),
     ]  # fmt: skip
 
 

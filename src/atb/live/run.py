@@ -17,6 +17,7 @@ from atb.execution.session import Session, Wish, open_session
 from atb.execution.state import TradingState
 from atb.ledger.connect import Where
 from atb.ledger.lease import lease_s
+from atb.ledger.running import RunningMark
 from atb.live.ending import left_protected
 from atb.live.event_table import EventTable
 from atb.live.feed import Feed
@@ -25,8 +26,8 @@ from atb.live.health_server import HealthServer
 from atb.live.judgement import Limits
 from atb.live.log_file import NAME, LogFile
 from atb.live.loop import Loop, Options
+from atb.live.mark_table import MarkTable
 from atb.live.paper_market import PaperMarket, exchange_of
-from atb.live.picture import picture
 from atb.live.prepare import Ready, facts
 from atb.live.redact import Redactor
 from atb.live.request import DEFAULT_PAPER_BALANCE
@@ -79,11 +80,18 @@ class Shown:
         pages = health_pages(self.status, around.clock, limits)
         tell = self.teller.speaking_as("HealthServer")
         self.server = HealthServer(pages, asked.health_host, asked.health_port, tell)
+        self.marks: MarkTable | None = None
+        self._every_s = asked.check_interval_s
 
     def opened(self, session: Session, where: Where) -> None:
         """From now on everything knows which session it is."""
         self.status.update(about=self.about._replace(session_id=session.id))
         self.teller.store_in(EventTable(where, session.account.id, session.id))
+        self.marks = MarkTable(where, session.account.id, session.id, session.epoch, self._every_s)
+
+    def mark(self, mark: RunningMark) -> None:
+        if self.marks is not None:
+            self.marks.put(mark)
 
     def each_cycle(self) -> None:
         self.teller.tick()
@@ -91,6 +99,8 @@ class Shown:
 
     def close(self) -> None:
         self.screen.stop()
+        if self.marks is not None:
+            self.marks.close()
         self.teller.close()
         self.server.stop()
 
@@ -126,7 +136,7 @@ def _trade(
             shown.status.candle_closed(series.symbol.id, series.until_ms)
         loop = _loop(ready, around, shown, session, feed, paper, compare)
         stop(loop.stop.set)
-        shown.status.update(**picture(session, feed, around.clock.now_ms()))
+        shown.status.update(**loop.picture())
         shown.screen.start()
         with registered(
             around.home, account=session.account.name, session_id=session.id, database=around.where.shown,
@@ -158,8 +168,9 @@ def _loop(
         market = PaperMarket(feed, executor.broker, paper, session.state, trader.look)  # type: ignore[arg-type]
     options = Options(asked.check_interval_s, around.disabled, asked.close_on_exit)
     return Loop(
-        session, trader, feed, market, around.clock, options, shown.status, shown.teller, shown.each_cycle, compare
-    )
+        session, trader, feed, market, around.clock, options, shown.status, shown.teller, shown.each_cycle, compare,
+        shown.mark,
+    )  # fmt: skip
 
 
 def _prepare(feed: Feed) -> None:

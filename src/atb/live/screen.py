@@ -1,4 +1,5 @@
-"""What an operator sees of a running engine: a view that is redrawn on a terminal, plain lines elsewhere.
+"""What an operator sees of an engine: plain lines while it starts; then a view that is redrawn on a terminal, plain lines
+elsewhere.
 
 Both write by a thread of their own: a terminal that is stopped with Ctrl-S, or a pipe that nobody reads, stops no trading. The
 view stays in the terminal's normal screen, so the last state is still there after Ctrl-C, and even after a kill.
@@ -43,14 +44,16 @@ class Screen(Protocol):
 
 
 def open_screen(status: Status, clock: Clock, limits: Limits, stream: TextIO, looks: Looks) -> Screen:
-    """The screen for `stream`; nothing is shown before `start`."""
+    """The screen for `stream`. What is told before `start` is lines, on a terminal too: a start that waits says for whom, and one
+    that fails why."""
     if looks.moving:
         return LiveView(status, clock, limits, stream, looks)
     return PlainLines(status, clock, stream)
 
 
 class PlainLines:
-    """A line at the start and one for each event. Lines that nobody takes are left out, the oldest first, and counted."""
+    """A line for each event, and one when the engine begins. Lines that nobody takes are left out, the oldest first, and
+    counted."""
 
     def __init__(self, status: Status, clock: Clock, stream: TextIO) -> None:
         self.status, self.clock, self.stream = status, clock, stream
@@ -58,9 +61,9 @@ class PlainLines:
         self._left_out, self._ending = 0, False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="screen", daemon=True)
+        self._thread.start()
 
     def start(self) -> None:
-        self._thread.start()
         self._put(f"{iso_milliseconds(self.clock.now_ms())} {heading(self.status.snapshot)}")
 
     def tell(self, told: Told) -> None:
@@ -70,11 +73,12 @@ class PlainLines:
         with self._changed:
             self._ending = True
             self._changed.notify()
-        if self._thread.ident is not None:
-            self._thread.join(END_S)
+        self._thread.join(END_S)
 
     def _put(self, line: str) -> None:
         with self._changed:
+            if self._ending:
+                return
             self._lines.append(line)
             if len(self._lines) > WAITING:
                 self._lines.popleft()
@@ -100,21 +104,25 @@ class PlainLines:
 
 
 class LiveView:
-    """The view, redrawn about once a second from the newest snapshot."""
+    """Lines until `start`, then the view below them, redrawn about once a second from the newest snapshot."""
 
     def __init__(self, status: Status, clock: Clock, limits: Limits, stream: TextIO, looks: Looks) -> None:
         self.status, self.clock, self.limits, self.stream, self.looks = status, clock, limits, stream, looks
+        self._before = PlainLines(status, clock, stream)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="screen", daemon=True)
 
     def start(self) -> None:
+        self._before.stop()
         self._thread.start()
 
     def tell(self, told: Told) -> None:
-        """The status has it."""
+        """Once the view is there the status has it."""
+        self._before.tell(told)
 
     def stop(self) -> None:
         """The last state stays on the screen."""
+        self._before.stop()
         self._ended.set()
         if self._thread.ident is not None:
             self._thread.join(END_S)

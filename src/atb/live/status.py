@@ -69,6 +69,14 @@ class Halt(NamedTuple):
     by_operator: bool = False
 
 
+class Blocked(NamedTuple):
+    """What keeps entries from being made. kind: meant, by an operator or a rule; wrong, so that somebody has to look; told, as
+    another part of the state says it already."""
+
+    why: str
+    kind: Literal["meant", "wrong", "told"]
+
+
 class Told(NamedTuple):
     """An event as it was told. count: how many times, where repetitions were told as one."""
 
@@ -89,7 +97,8 @@ class Snapshot(NamedTuple):
     """The state of an engine at one moment. Times are UTC in ms; None: not yet.
 
     cycle_ms: when the last whole cycle ended. data_ms: when market data last arrived. candles: by symbol, when its last closed
-    candle closed. stale: symbols whose data must not be acted on. skew_ms: the exchange's clock less ours. unprotected_ms: how
+    candle closed. stale: symbols whose data must not be acted on. blocked: why nothing is bought now. equity and
+    unrealized_pnl are those of the prices that run. skew_ms: the exchange's clock less ours. unprotected_ms: how
     long positions that are protected again were without their stop; worst: the longest one (execution.bare).
     """
 
@@ -101,6 +110,7 @@ class Snapshot(NamedTuple):
     next_decision_ms: int | None = None
     equity: Decimal | None = None
     peak: Decimal | None = None
+    unrealized_pnl: Decimal | None = None
     positions: tuple[Holding, ...] = ()
     unprotected_ms: int = 0
     unprotected_worst_ms: int = 0
@@ -109,6 +119,7 @@ class Snapshot(NamedTuple):
     log: Link = Link()
     skew_ms: int | None = None
     halt: Halt | None = None
+    blocked: tuple[Blocked, ...] = ()
     stale: tuple[str, ...] = ()
     feed: str = ""  # stream or poll
     events: tuple[Told, ...] = ()

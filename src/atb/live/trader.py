@@ -31,6 +31,7 @@ class Trader:
     def __init__(self, executor: Executor, strategies: Sequence[Strategy], timeframe: str) -> None:
         self.executor, self.strategies, self.timeframe = executor, list(strategies), timeframe
         self.length_ms = timeframe_ms(timeframe)
+        self.failing: dict[str, str] = {}  # by symbol, why the strategy gave no signal at its last close
 
     @property
     def state(self) -> TradingState:
@@ -106,8 +107,11 @@ class Trader:
     def _signal(self, name: str, window: Candles) -> float:
         s = next(i for i, t in enumerate(self.state.traded) if t.symbol.id == name)
         try:
-            return float(compute_signals(self.strategies[s], window)[-1])
+            signal = float(compute_signals(self.strategies[s], window)[-1])
+            self.failing.pop(name, None)
+            return signal
         except StrategyError as error:
+            self.failing[name] = error.what
             self.executor.tell(Event("error", "strategy_failed", f"{name}: {error.what} It gives no signal."))
             return math.nan
 

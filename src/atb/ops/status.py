@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from atb.ledger.accounts import AccountRow, all_accounts
 from atb.ledger.lease import STANDING, Standing
+from atb.ledger.running import RunningMark, read_marks
 from atb.ops.closing import WORKING
 
 if TYPE_CHECKING:
@@ -58,7 +59,10 @@ class LastSession(NamedTuple):
 
 
 class AccountStatus(NamedTuple):
-    """One account. equity and peak are None before anything was booked."""
+    """One account, as its ledger has it. equity and peak are None before anything was booked.
+
+    mark: what its engine saw since; None where the ledger is newer.
+    """
 
     account: AccountRow
     standing: Standing
@@ -69,6 +73,7 @@ class AccountStatus(NamedTuple):
     session: LastSession | None
     positions: Sequence[OpenPosition]
     working_orders: int
+    mark: RunningMark | None = None
 
     @property
     def engine(self) -> str:
@@ -81,10 +86,23 @@ class AccountStatus(NamedTuple):
             return None
         return 1 - self.equity / self.peak
 
+    def at_running_prices(self) -> AccountStatus:
+        """The same with equity and positions at the prices that its engine saw last."""
+        mark = self.mark
+        if mark is None:
+            return self
+        return self._replace(equity=mark.equity, positions=[_marked(p, mark) for p in self.positions])
+
     @property
     def is_current(self) -> bool:
         """Not a rehearsal that has ended."""
         return self.account.venue != REHEARSED or self.engine == RUNNING
+
+
+def _marked(position: OpenPosition, mark: RunningMark) -> OpenPosition:
+    price = mark.prices.get((position.market, position.symbol), position.current_price)
+    gained = position.size * (price - position.current_price) * (1 if position.side == "LONG" else -1)
+    return position._replace(current_price=price, unrealized_pnl=position.unrealized_pnl + gained)
 
 
 def engine_word(standing: Standing) -> str:
@@ -102,21 +120,24 @@ def read_status(connection: Connection[Any]) -> list[AccountStatus]:
     positions: Mapping[int, list[OpenPosition]] = defaultdict(list)
     for number, *row in connection.execute(POSITIONS):
         positions[number].append(OpenPosition(*row))
+    marks = read_marks(connection)
     working = dict(connection.execute(ORDERS, (list(WORKING),)).fetchall())
     out = []
     for number, *row in connection.execute(ACCOUNTS).fetchall():
         standing, (halted, reason, equity, peak), session = Standing(*row[:6]), row[6:10], row[10:]
         last = None if session[0] is None else LastSession(*session)
         status = AccountStatus(
-            accounts[number], standing, halted, reason, equity, peak, last, positions[number], working.get(number, 0)
-        )
+            accounts[number], standing, halted, reason, equity, peak, last, positions[number], working.get(number, 0),
+            marks.get(number),
+        )  # fmt: skip
         out.append(status)
     connection.rollback()
     return sorted(out, key=lambda status: status.account.id)
 
 
 def as_json(status: AccountStatus) -> dict[str, Any]:
-    """Everything that is known, for a program: amounts as text, exact."""
+    """Everything that is known, for a program: amounts as text, exact, at the prices that the engine saw last."""
+    status = status.at_running_prices()
     account, standing, session = status.account, status.standing, status.session
     process = standing.process
     return {
@@ -129,6 +150,7 @@ def as_json(status: AccountStatus) -> dict[str, Any]:
             "lease_left_s": standing.left_s if standing.holder else None,
         },
         "session": None if session is None else session._asdict() | {"start_time": utc_text(session.start_time)},
+        "marked_at": None if status.mark is None else utc_text(status.mark.at),
         "halted": status.halted, "halt_reason": status.halt_reason or None,
         "equity": text_of(status.equity), "peak": text_of(status.peak),
         "drawdown_frac": None if status.drawdown_frac is None else float(status.drawdown_frac),
