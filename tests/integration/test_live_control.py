@@ -379,6 +379,18 @@ def test_halt_with_what_means_nothing(shell: Shell, one: Book, args: tuple[str, 
     assert shell("db", "query", "SELECT count(*) FROM entries WHERE kind = 'control'").out == "0\n"
 
 
+def test_a_setting_that_is_wrong_stops_nothing_that_does_not_ask_for_it(shell: Shell, one: Book) -> None:
+    wrong = {"ENABLE_TRADING": "ture", "ATB_BINANCE_API_URL": "nonsense", "ATB_LOG_DIR": "~nobody_here/x"}
+    wrong |= {"ATB_TESTNET": "perhaps", "ATB_REQUEST_TIMEOUT_S": "soon", "ATB_BINANCE_WS_URL": "x"}
+    for command in (("live", "halt", "--reason", "test"), ("live", "stop"), ("live", "status"), ("strategies", "list")):
+        assert shell(*command, env=wrong).code == 0, command
+    assert shell("health", "check", env=wrong).code == 11  # none runs
+    run = ("backtest", "sma_cross", "--symbol", "BTCUSDT")
+    assert shell(*run, "--data", CANDLES, env=wrong).code == 0
+    asked = shell(*run, "--days", "9", env=wrong)
+    assert asked.code == 2 and asked.message == "ATB_BINANCE_API_URL='nonsense' is not a URL."
+
+
 def test_nothing_to_be_halted(shell: Shell) -> None:
     ran = shell("live", "halt", "--reason", "x")
     assert ran.code == 2 and "Nothing is traded in postgresql://" in ran.message

@@ -80,9 +80,10 @@ def _facts(request: LiveRequest, application: App) -> Asked:
 
     mine = application.settings
     has_key = request.venue in mine.keys
-    environment = mine.environment(request.venue) if mine.enable_trading and not request.paper else "real"
+    enabled = not request.paper and mine.enable_trading
+    environment = mine.environment(request.venue) if enabled else "real"
     return Asked(
-        mine.enable_trading, trading_disabled(), request.paper, request.venue, environment, has_key,
+        enabled, trading_disabled(), request.paper, request.venue, environment, has_key,
         not mine.database_url, request.embedded_allowed,
     )  # fmt: skip
 
