@@ -163,7 +163,8 @@ class App:
         from atb.ledger.embedded import tool
 
         program = tool(name)
-        os.execve(program, [name, *args], self.tool_environment())
+        of_itself = {"--help", "-?", "--version", "-V"} & set(args)  # which it tells without a database
+        os.execve(program, [name, *args], without_postgres() if of_itself else self.tool_environment())
 
     def backtest(self, request: Request, warn: Say, progress: Progress) -> BacktestResult:
         from atb.backtest.run import run_backtest

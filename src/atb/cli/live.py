@@ -38,12 +38,35 @@ REPLAY_ONLY = ("data", "days", "years", "start", "end", "max_gaps", "allow_gaps"
 
 
 class LiveGroup(LeanGroup):
-    """`atb live ml_basic ...` is `atb live run ml_basic ...`."""
+    """`atb live ml_basic ...` is `atb live run ml_basic ...`, also with options before the name."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
+        if args and self._runs(args):
+            if not args[0].startswith("-"):
+                _refuse_misspelt(args[0], [name for name in self.commands if name != RUN])
             args = [RUN, *args]
         return super().parse_args(ctx, args)
+
+    def _runs(self, args: list[str]) -> bool:
+        if args[0].startswith("-"):
+            return args[0] not in ("-h", "--help") and not any(word in self.commands for word in args)
+        return args[0] not in self.commands
+
+
+def _refuse_misspelt(word: str, commands: list[str]) -> None:
+    """A word that is nearly a command and no strategy: whoever types `stopp` must not be asked for a symbol."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word.lower(), commands, n=1, cutoff=0.7)
+    if not close:
+        return
+    from atb.cli.console import open_app
+    from atb.core.errors import UsageError
+
+    if word not in open_app().strategies():
+        raise UsageError(
+            f"'{word}' is neither a command of atb live nor a strategy.", f"Did you mean: atb live {close[0]}"
+        )
 
 
 app = typer.Typer(cls=LiveGroup, no_args_is_help=True, rich_markup_mode=None, help=HELP)
