@@ -104,6 +104,13 @@ def candles_of(data: Path, *names: str) -> list[str]:
 
 
 def test_real_candles(shell: Shell, real_data: Path) -> None:
+    span = ("--end", "2025-03-15", "--days", "7", *EXITS)
+    told = shell("live", "ml_basic", *REPLAY[2:4], *candles_of(real_data, "BTCUSDT"), *span, "--json", ok=True).json
+    assert told["parity"]["differences"] == [] and told["parity"]["fills"] > 0
+
+
+@pytest.mark.slow
+def test_real_candles_from_beside(shell: Shell, real_data: Path) -> None:
     """What the session left is compared once more from beside, and with the backtest command's own figures."""
     span = ("--end", "2025-03-15", "--days", "7", *EXITS)
     candles = candles_of(real_data, "BTCUSDT")

@@ -17,7 +17,7 @@ HELP = """Trade a strategy: on paper, on a test network, with real money, or as 
 
 It is paper trading unless ENABLE_TRADING=true is set and the exchange's key is there, and it says so. Every start resumes its
 account. Orders, stops and fills are in the database before and after they are sent; a stop rests at the exchange for whatever
-is held. Ctrl-C and SIGTERM leave positions open and protected (docs/live.md).
+is held. Ctrl-C and SIGTERM leave positions open and protected. Defaults for options: [live] in ./atb.toml (docs/live.md).
 
 A rehearsal (--provider replay) plays candles from a file through all of it, on an account of its own, and compares the result
 with the backtest of the same candles: exit code 0 when they are the same, 7 when not.
@@ -108,6 +108,11 @@ Offset = Annotated[
     float | None, typer.Option(help="Where only stop-limits are offered: how far below the stop the limit is, as a share of it. "
                                "[default: 0.01]", rich_help_panel=TRADE)
 ]  # fmt: skip
+ModelVersion = Annotated[
+    str | None,
+    typer.Option(help="Model version. [default: the newest as of the start]", metavar="VERSION"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the rehearsal's result as JSON.", rich_help_panel=HISTORY)]
 AccountName = Annotated[
     str | None, typer.Option(help="Name of a paper account. [default: paper:PROVIDER:STRATEGY]", metavar="NAME",
                              rich_help_panel=TRADE)
@@ -144,7 +149,7 @@ def run(
     fee_bps: options.FeeBps = 10.0,
     slippage_bps: options.SlippageBps = 5.0,
     param: options.Params = None,
-    model_version: options.ModelVersion = None,
+    model_version: ModelVersion = None,
     policy: options.PolicyFile = None,
     paper_trading: Paper = False,
     check_interval: Interval = None,
@@ -166,7 +171,7 @@ def run(
     max_gaps: MaxGaps = None,
     allow_gaps: options.AllowGaps = False,
     speed: Speed = None,
-    json: options.Json = False,
+    json: Json = False,
     policy_flags: dict[str, Any],
 ) -> None:
     asked = locals()

@@ -48,9 +48,16 @@ def trade(asked: dict[str, Any]) -> None:
 
 
 def make_request(asked: dict[str, Any]) -> LiveRequest:
+    """What the command line says, else [live] in ./atb.toml, else the defaults."""
+    from pathlib import Path
+
     from atb.cli.backtest import parse_params
     from atb.core.policy import load_policy
+    from atb.live.defaults import read_defaults
     from atb.live.request import LiveRequest
+
+    said = {name: value for name, value in asked.items() if value is not None and value is not False and value != ""}
+    asked = asked | read_defaults(Path("atb.toml")) | said
 
     plain = LiveRequest(asked["strategy"], tuple(asked["symbol"]))
     given = {
