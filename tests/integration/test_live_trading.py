@@ -164,6 +164,8 @@ def test_two_engines_on_one_account(shell: Shell) -> None:
         (("--symbol", "BTCUSDT", "--direction", "short"), {}, 2, "long only"),
         (("--symbol", "BTCUSDT", "--speed", "3"), {}, 2, "--provider replay"),
         (("--symbol", "BTCUSDT", "--on-halt", "pray"), {}, 2, "--on-halt"),
+        (("--symbol", "BTCUSDT", "--policy", "none.toml"), {}, 2, "Policy file none.toml does not exist"),
+        (("--symbol", "BTCUSDT", "--model-version", "v9"), {}, 2, "has no model"),
         (("--symbol", "BTCUSDT"), {"ENABLE_TRADING": "true"}, 2, "no key for binance"),
         (("--symbol", "BTCUSDT"), {"ENABLE_TRADING": "perhaps"}, 2, "neither on nor off"),
         (("--symbol", "BTCUSDT"), {"ENABLE_TRADING": "true", KEYS[0]: "k" * 20, KEYS[1]: "s" * 20}, 5, "key"),
