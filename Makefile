@@ -1,4 +1,4 @@
-# make demo    set up and run the main job       make test    set up and run every check
+# make demo    set up and run the main job       make test    set up and run the quick checks
 SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)

@@ -87,7 +87,7 @@ class App:
         from atb.venue.market_rules import store_rules
         from atb.venue.reachable import reachable
 
-        url = self.settings.urls.get(venue)
+        url = self.settings.url(venue)
         rates = self.settings.rates
         attempts = 4 if reachable(venue, url, rates=rates) else 1  # where nobody answers a ping, one attempt tells why
         rules = fetch_market_rules(venue, symbol, base_url=url, attempts=attempts, rates=rates)
@@ -95,7 +95,7 @@ class App:
 
     def broker(self, venue: str, symbols: Sequence[Symbol]) -> Broker:
         """The account that the key for `venue` opens, on the real exchange or its test network. Asks nothing yet."""
-        from atb.venue.ccxt_broker import open_broker
+        from atb.venue.ccxt_broker import LIVE, open_broker
 
         mine = self.settings
         return open_broker(
@@ -105,6 +105,7 @@ class App:
             base_url=mine.order_url(venue),
             rates=mine.rates,
             rules_file=mine.market_rules,
+            patience=LIVE.within(mine.request_timeout_s),
         )
 
     def account_identity(self, venue: str, market: str = "spot") -> str:
@@ -116,7 +117,7 @@ class App:
         from atb.backtest.sources import Surroundings
 
         rates = self.settings.rates
-        return Surroundings(self.store(), dict(self.settings.urls), SystemClock().now_ms, warn, progress, rates)
+        return Surroundings(self.store(), self.settings.url, SystemClock().now_ms, warn, progress, rates)
 
     def database_to(self, do: Literal["read", "check", "change"], warn: Say) -> Where:
         """The database. Where it is not the one that was changed last: a reader is warned, others are refused."""
@@ -162,7 +163,8 @@ class App:
         from atb.ledger.embedded import tool
 
         program = tool(name)
-        os.execve(program, [name, *args], self.tool_environment())
+        of_itself = {"--help", "-?", "--version", "-V"} & set(args)  # which it tells without a database
+        os.execve(program, [name, *args], without_postgres() if of_itself else self.tool_environment())
 
     def backtest(self, request: Request, warn: Say, progress: Progress) -> BacktestResult:
         from atb.backtest.run import run_backtest
@@ -304,11 +306,12 @@ class App:
     def _feed(self, ready: Ready, after_ms: int | None, tell: Callable[[Any], None]) -> Feed:
         from atb.live.candle_history import History
         from atb.live.feed import Feed
-        from atb.venue.candle_tail import CandleTail
+        from atb.venue.candle_tail import LIVE, CandleTail
 
         venue, mine, clock = ready.asked.venue, self.settings, SystemClock()
-        url = mine.urls.get(venue)
-        tail = CandleTail(venue, base_url=url, now_ms=clock.now_ms, rates=mine.rates)
+        url = mine.url(venue)
+        patience = LIVE.within(mine.request_timeout_s)
+        tail = CandleTail(venue, base_url=url, now_ms=clock.now_ms, patience=patience, rates=mine.rates)
         history = History(self.store(), venue, url=url, rates=mine.rates)
         return Feed(
             tail, history, [t.symbol for t in ready.traded], ready.asked.timeframe, ready.lookback, clock, tell,

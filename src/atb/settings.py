@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from atb.core.errors import UsageError, nearest
 from atb.core.keys import ApiKey
+from atb.core.variables import is_on, root, seconds, switch
 
 if TYPE_CHECKING:
     from dotenv.parser import Binding
@@ -28,37 +29,55 @@ NAMES = (  # that begin with ATB_
     "ATB_BINANCE_WS_URL",
     "ATB_COINBASE_API_URL",
     "ATB_TESTNET",
+    "ATB_REQUEST_TIMEOUT_S",
 )
+LATE = (  # read when they are asked for: what a command does not need cannot keep it from its work
+    "ATB_CACHE", "ATB_LOG_DIR", "ATB_BINANCE_API_URL", "ATB_COINBASE_API_URL", "ATB_BINANCE_WS_URL", "ATB_TESTNET",
+    "ATB_REQUEST_TIMEOUT_S", "ENABLE_TRADING", "XDG_CACHE_HOME", "LOCALAPPDATA",
+)  # fmt: skip
 VENUES = ("binance", "coinbase")
 # Where test money is traded; Coinbase has nothing but fixed answers.
 TESTNETS = {"binance": ("https://testnet.binance.vision", "wss://stream.testnet.binance.vision")}
 REAL_HOSTS = ("binance.com", "coinbase.com")
-NOT_NEEDED = ("ENABLE_TRADING", "ATB_BINANCE_WS_URL", "ATB_LOG_DIR")  # by whoever only closes
-SWITCH = {"": False, "0": False, "false": False, "no": False, "off": False}
-SWITCH |= {"1": True, "true": True, "yes": True, "on": True}
+REQUEST_TIMEOUTS_S = (0.5, 120.0)
 
 
 class Settings(NamedTuple):
-    """home: candles and market rules. cache: what can be made again. urls: API roots by venue where not the real ones.
+    """home: candles and market rules. given: what the environment says of what is read late (LATE).
 
-    Candles come from `urls`, or the real exchange, also where orders go to a test network: its history is a made-up one.
+    Candles come from `url`, or the real exchange, also where orders go to a test network: its history is a made-up one.
     """
 
     home: Path
-    cache: Path
     strategy_dirs: tuple[Path, ...]
     model_dirs: tuple[Path, ...]
     shipped_strategies: Path
     shipped_models: Path
-    urls: Mapping[str, str]
     migrations: Path = PACKAGE
     database_url: str | None = None  # with its password: never printed
     notes: tuple[str, ...] = ()  # what is odd about ./.env
-    testnet: bool = False  # orders go to the venue's test network
-    streams: Mapping[str, str] = MappingProxyType({})  # roots of WebSocket streams by venue, where not the real ones
     keys: Mapping[str, ApiKey] = MappingProxyType({})  # by venue; only whole ones
-    enable_trading: bool = False  # ENABLE_TRADING: new entries with real money
-    log_dir: Path | None = None  # of trading.log, where it is not under home
+    given: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def cache(self) -> Path:
+        """What can be made again."""
+        return _folder(self.given, "ATB_CACHE", _cache_home(self.given))
+
+    @property
+    def testnet(self) -> bool:
+        """Whether orders go to the venue's test network."""
+        return switch(self.given, "ATB_TESTNET")
+
+    @property
+    def enable_trading(self) -> bool:
+        """New entries with real money."""
+        return switch(self.given, "ENABLE_TRADING")
+
+    @property
+    def request_timeout_s(self) -> float | None:
+        """How long a request to an exchange may take; None: as long as its purpose allows."""
+        return seconds(self.given, "ATB_REQUEST_TIMEOUT_S", *REQUEST_TIMEOUTS_S)
 
     @property
     def candles(self) -> Path:
@@ -70,15 +89,19 @@ class Settings(NamedTuple):
 
     @property
     def logs(self) -> Path:
-        return self.log_dir or self.home / "logs"
+        return _folder(self.given, "ATB_LOG_DIR", self.home / "logs")
 
     @property
     def rates(self) -> Path:
         return self.home / "rates"
 
+    def url(self, venue: str) -> str | None:
+        """The API root that candles and market rules come from; None: the real exchange."""
+        return root(self.given, f"ATB_{venue.upper()}_API_URL", ("http", "https"))
+
     def order_url(self, venue: str) -> str | None:
         """The API root that orders go to; None: the real exchange."""
-        url = self.urls.get(venue)
+        url = self.url(venue)
         if url and self.testnet and any(host in url for host in REAL_HOSTS):
             name = f"ATB_{venue.upper()}_API_URL"
             raise UsageError(f"ATB_TESTNET is on, and {name} names the real exchange.", "Unset one of them.")
@@ -86,7 +109,7 @@ class Settings(NamedTuple):
 
     def stream_url(self, venue: str) -> str | None:
         """The root of WebSocket streams; None: the real exchange."""
-        return self.streams.get(venue) or self._test_root(venue, 1)
+        return root(self.given, f"ATB_{venue.upper()}_WS_URL", ("ws", "wss")) or self._test_root(venue, 1)
 
     def environment(self, venue: str) -> str:
         """`testnet` where orders go to a test network, by the switch or the URL. All else may be real money: `real`."""
@@ -119,37 +142,32 @@ def load_settings(*, forgiving: bool = False) -> Settings:
     """Settings from the environment and ./.env. forgiving: what cannot be read is left out and noted, for what must go on."""
     own, notes = _read_dotenv(Path(".env"), forgiving)
     env = {**own, **os.environ}
-    if forgiving:  # what an end of all trading does not ask for
-        env = {name: value for name, value in env.items() if name not in NOT_NEEDED}
+    if forgiving:
+        env.pop("ATB_REQUEST_TIMEOUT_S", None)  # there is a usual one
     return Settings(
         home=_folder(env, "ATB_HOME", _data_home(env)),
-        cache=_folder(env, "ATB_CACHE", _cache_home(env)),
         strategy_dirs=(Path("strategies"),),
         model_dirs=(Path("models"),),
         shipped_strategies=_shipped("strategies"),
         shipped_models=_shipped("models"),
-        urls=_roots(env, "API_URL", ("http", "https")),
         migrations=_shipped("migrations"),
         database_url=env.get("DATABASE_URL") or None,
         notes=tuple(notes),
-        testnet=_switch(env, "ATB_TESTNET"),
-        streams=_roots(env, "WS_URL", ("ws", "wss")),
         keys=_keys(env),
-        enable_trading=_switch(env, "ENABLE_TRADING"),
-        log_dir=_expanded(Path(env["ATB_LOG_DIR"]), "ATB_LOG_DIR").absolute() if env.get("ATB_LOG_DIR") else None,
+        given=MappingProxyType({name: env[name] for name in LATE if name in env}),
     )
 
 
 def trading_disabled() -> str:
     """Where trading is switched off, empty where nowhere: DISABLE_TRADING in the environment or ./.env, or disable_trading in
     ./atb.toml. A running engine asks again in every cycle; a file that cannot be read switches it off, too."""
-    if _is_on(os.environ.get("DISABLE_TRADING", "")):
+    if is_on(os.environ.get("DISABLE_TRADING", "")):
         return "DISABLE_TRADING in the environment"
     try:
-        if _is_on(_read_dotenv(Path(".env"))[0].get("DISABLE_TRADING", "")):
+        if is_on(_read_dotenv(Path(".env"))[0].get("DISABLE_TRADING", "")):
             return f"DISABLE_TRADING in {Path('.env').absolute()}"
         own = Path("atb.toml")
-        if own.is_file() and _is_on(str(_toml(own).get("disable_trading", ""))):
+        if own.is_file() and is_on(str(_toml(own).get("disable_trading", ""))):
             return f"disable_trading in {own.absolute()}"
     except UsageError as error:
         return error.what
@@ -163,11 +181,6 @@ def _toml(path: Path) -> dict[str, object]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path.absolute()} cannot be read: {error}.") from None
-
-
-def _is_on(text: str) -> bool:
-    """Anything but a word for off, so that a switch that was misspelt is on."""
-    return SWITCH.get(text.strip().lower(), True)
 
 
 def _folder(env: Mapping[str, str], name: str, default: Path) -> Path:
@@ -207,28 +220,6 @@ def _shipped(name: str) -> Path:
     """What came with atb: inside the wheel, or at the top of a source checkout."""
     inside = PACKAGE / "shipped" / name
     return inside if inside.is_dir() else PACKAGE.parents[1] / name
-
-
-def _roots(env: Mapping[str, str], what: str, schemes: tuple[str, ...]) -> dict[str, str]:
-    """The roots that ATB_<VENUE>_<what> name, by venue."""
-    roots = {}
-    for venue in VENUES:
-        name = f"ATB_{venue.upper()}_{what}"
-        value = env.get(name, "").rstrip("/") if name in NAMES else ""
-        if value:
-            scheme, _, host = value.partition("://")
-            if scheme not in schemes or not host:
-                hint = f"Write the root, such as {schemes[0]}://127.0.0.1:9000"
-                raise UsageError(f"{name}='{value}' is not a URL.", hint)
-            roots[venue] = value
-    return roots
-
-
-def _switch(env: Mapping[str, str], name: str) -> bool:
-    value = env.get(name, "").strip().lower()
-    if value not in SWITCH:
-        raise UsageError(f"{name}='{value}' is neither on nor off.", f"Write {name}=1 or {name}=0.")
-    return SWITCH[value]
 
 
 def _keys(env: Mapping[str, str]) -> dict[str, ApiKey]:

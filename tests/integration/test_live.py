@@ -11,7 +11,8 @@ import pytest
 from tests.database import Postgres
 from tests.integration.shell import Shell
 
-CANDLES = Path(__file__).parents[1] / "golden" / "candles.csv"
+ROOT = Path(__file__).parents[2]
+CANDLES = ROOT / "tests" / "golden" / "candles.csv"
 REPLAY = ("--symbol", "BTCUSDT", "--provider", "replay", "--data", str(CANDLES))
 EXITS = ("--stop-loss", "0.03", "--take-profit", "0.04", "--trailing-stop", "0.03", "--partial-exits", "0.02:0.5")
 
@@ -96,3 +97,39 @@ def test_a_strategy_that_there_is_not(shell: Shell) -> None:
 def test_without_a_database(tmp_path: Path) -> None:
     ran = Shell(tmp_path)("live", "sma_cross", *REPLAY)
     assert ran.code == 6 and "atb db start" in ran.err
+
+
+def candles_of(data: Path, *names: str) -> list[str]:
+    return [word for name in names for word in ("--symbol", name, "--data", str(data / f"binance_{name}_1h.parquet"))]
+
+
+def test_real_candles(shell: Shell, real_data: Path) -> None:
+    span = ("--end", "2025-03-15", "--days", "7", *EXITS)
+    told = shell("live", "ml_basic", *REPLAY[2:4], *candles_of(real_data, "BTCUSDT"), *span, "--json", ok=True).json
+    assert told["parity"]["differences"] == [] and told["parity"]["fills"] > 0
+
+
+@pytest.mark.slow
+def test_real_candles_from_beside(shell: Shell, real_data: Path) -> None:
+    """What the session left is compared once more from beside, and with the backtest command's own figures."""
+    span = ("--end", "2025-03-15", "--days", "7", *EXITS)
+    candles = candles_of(real_data, "BTCUSDT")
+    told = shell("live", "ml_basic", "--provider", "replay", *candles, *span, "--json", ok=True).json
+    assert told["parity"]["differences"] == [] and told["parity"]["fills"] > 0
+    backtest = shell("backtest", "ml_basic", *candles, *span, "--json", ok=True).json
+    assert float(told["equity"]) == pytest.approx(backtest["statistics"]["end_equity"], rel=1e-9)
+    again = shell("live", "parity", "--session-id", told["session_id"], *candles[2:], "--json", ok=True).json
+    assert again["equal"] and again["executions"] == told["parity"]["fills"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [("BTCUSDT",), ("BTCUSDT", "ETHUSDT")], ids=["one", "two"])
+@pytest.mark.parametrize("strategy", sorted(path.stem for path in (ROOT / "strategies").glob("*.py")))
+def test_every_shipped_strategy_on_real_candles(
+    shell: Shell, real_data: Path, strategy: str, names: tuple[str, ...]
+) -> None:
+    span = ("--end", "2025-03-15", "--days", "14", *EXITS)
+    told = shell(
+        "live", strategy, "--provider", "replay", *candles_of(real_data, *names), *span, "--json", ok=True
+    ).json
+    assert told["ended"] and told["parity"]["differences"] == [] and told["parity"]["fills"] > 0

@@ -308,7 +308,10 @@ def test_a_halt_and_a_resume_that_lets_the_drawdown_begin_anew(shell: Shell, one
     again = shell("live", "halt", "--reason", "something else", ok=True)
     assert "was halted already: exchange maintenance" in again.out
     ran = shell("live", "resume", "--reason", "it is over", ok=True)
-    assert "It was halted: exchange maintenance. The drawdown of 10.00% is over: it begins anew at 9000" in ran.out
+    assert (
+        "It was halted: exchange maintenance. The drawdown of 10.00% is over: it begins anew at 9,000.00 USDT."
+        in ran.out
+    )
     assert Decimal(shell("db", "query", RUNBOOK, ok=True).out) == 0
     assert "there is nothing to resume" in shell("live", "resume", "--reason", "again", ok=True).out
     one.append(entry_intent("b"), one.mark(3, BTCUSDT="31000"))  # the old epoch counts: nobody was fenced
@@ -330,7 +333,7 @@ def test_a_halt_without_the_database_is_a_file_that_resume_clears(shell: Shell, 
     whys = [HaltFile(shell.home, name).why() for name in ("paper:one", "another")]
     assert "the disk" in whys[0] and "all of it" in whys[1]
     told = shell("live", "status", ok=True).err
-    assert "paper:one halted by typed by" in told and "every account of this host halted" in told
+    assert "paper:one halted (typed by" in told and "every account of this host halted" in told
     again = shell("live", "resume", "--account", "paper:one", "--reason", "a new disk", ok=True)
     assert f"rm {shell.home / 'HALT'}" in again.err
     (shell.home / "HALT").unlink()
@@ -377,6 +380,18 @@ def test_halt_with_what_means_nothing(shell: Shell, one: Book, args: tuple[str, 
     ran = shell("live", "halt", *args)
     assert ran.code == 2 and said in ran.err
     assert shell("db", "query", "SELECT count(*) FROM entries WHERE kind = 'control'").out == "0\n"
+
+
+def test_a_setting_that_is_wrong_stops_nothing_that_does_not_ask_for_it(shell: Shell, one: Book) -> None:
+    wrong = {"ENABLE_TRADING": "ture", "ATB_BINANCE_API_URL": "nonsense", "ATB_LOG_DIR": "~nobody_here/x"}
+    wrong |= {"ATB_TESTNET": "perhaps", "ATB_REQUEST_TIMEOUT_S": "soon", "ATB_BINANCE_WS_URL": "x"}
+    for command in (("live", "halt", "--reason", "test"), ("live", "stop"), ("live", "status"), ("strategies", "list")):
+        assert shell(*command, env=wrong).code == 0, command
+    assert shell("health", "check", env=wrong).code == 11  # none runs
+    run = ("backtest", "sma_cross", "--symbol", "BTCUSDT")
+    assert shell(*run, "--data", CANDLES, env=wrong).code == 0
+    asked = shell(*run, "--days", "9", env=wrong)
+    assert asked.code == 2 and asked.message == "ATB_BINANCE_API_URL='nonsense' is not a URL."
 
 
 def test_nothing_to_be_halted(shell: Shell) -> None:
@@ -489,6 +504,30 @@ def test_the_engine_moved_it_further_meanwhile(url: str, one: Book) -> None:
         line.append_beside = later  # type: ignore[method-assign, assignment]
         with pytest.raises(UsageError, match="stop of BTCUSDT is 39500 by now, and an operator only makes it tighter"):
             control.set_stop(line, held, Decimal(39000), rules, "test")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("stopp",), "Did you mean: atb live stop"),
+        (("statuss", "--json"), "Did you mean: atb live status"),
+        (("hlt", "--reason", "x"), "Did you mean: atb live halt"),
+        (("halt",), "Missing option '--reason'"),
+        (("sync-balance",), "Missing option '--provider'"),
+        (("parity",), "Missing option '--session-id'"),
+        (("--json", "status"), "No such option: --json"),
+    ],
+)  # fmt: skip
+def test_a_command_that_is_misspelt_or_lacks_something(tmp_path: Path, args: tuple[str, ...], says: str) -> None:
+    ran = Shell(tmp_path)("live", *args)
+    assert ran.code == 2 and ran.out == "" and says in ran.err
+
+
+def test_options_before_the_strategy_and_one_that_is_called_like_a_command(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.write("strategies/stopp.py", "import no_such_module\n")
+    assert "no_such_module" in shell("live", "stopp", "--symbol", "BTCUSDT", "--paper-trading").message
+    assert "'sma_cros'" in shell("live", "--paper-trading", "--symbol", "BTCUSDT", "sma_cros").message
 
 
 def test_a_strategy_still_needs_no_subcommand(shell: Shell) -> None:

@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
-from tests.database import Postgres
+from tests.database import Postgres, book
+from tests.integration.market import PEEKS
 from tests.integration.shell import SHORT, Shell
 
 pytest.importorskip("ccxt")
@@ -186,6 +188,8 @@ def test_two_engines_on_one_account(shell: Shell) -> None:
         (("--symbol", "BTCUSDT", "--on-halt", "pray"), {}, 2, "--on-halt"),
         (("--symbol", "BTCUSDT", "--health-port", "99999"), {}, 2, "--health-port 99999 is no port"),
         (("--symbol", "BTCUSDT", "--health-host", "no.such.host.invalid"), {}, 2, "is no address"),
+        (("--symbol", "BTCUSDT", "--policy", "none.toml"), {}, 2, "Policy file none.toml does not exist"),
+        (("--symbol", "BTCUSDT", "--model-version", "v9"), {}, 2, "has no model"),
         (("--symbol", "BTCUSDT"), {"ENABLE_TRADING": "true"}, 2, "no key for binance"),
         (("--symbol", "BTCUSDT"), {"ENABLE_TRADING": "perhaps"}, 2, "neither on nor off"),
         (("--symbol", "BTCUSDT"), {"ENABLE_TRADING": "true", KEYS[0]: "k" * 20, KEYS[1]: "s" * 20}, 5, "key"),
@@ -207,6 +211,31 @@ def test_what_is_wrong_is_said_and_nothing_is_sent(
         assert shell("db", "query", "SELECT count(*) FROM orders").out in ("0\n", "")
     if "--health" in " ".join(args):
         assert shell("db", "query", "SELECT count(*) FROM accounts").out == "0\n"
+
+
+@pytest.mark.parametrize("money", [False, True], ids=["paper", "money"])
+def test_a_strategy_that_looks_ahead_is_refused_before_anybody_is_asked(
+    shell: Shell, real: dict[str, str], money: bool
+) -> None:
+    shell.write("strategies/peeks.py", PEEKS)
+    nobody = {**(real if money else shell.env), "ATB_BINANCE_API_URL": "http://127.0.0.1:9"}
+    ran = shell("live", "peeks", "--symbol", "BTCUSDT", "--health-port", "0", env=nobody)
+    assert (ran.code, "peeks.py, line 8: look-ahead: the signal of candle" in ran.err) == (10, True), ran.err
+    assert shell("db", "query", "SELECT count(*) FROM trading_sessions").out == "0\n"
+
+
+def test_money_that_would_be_left_alone_is_named(shell: Shell, server: Postgres) -> None:
+    with psycopg.connect(shell.env["DATABASE_URL"]) as connection:
+        made = book(connection, "binance-main", "real")
+        made.append(made.fill("buy", "0.2", "50000", "1"))
+        made.connection.execute("UPDATE authority SET holder = '', expires_at = NULL")
+    ran = shell("live", *PLAIN)
+    assert ran.code == 2 and "has something open (binance-main: 0.2 BTCUSDT)" in ran.message
+    assert "ENABLE_TRADING=true and BINANCE_API_KEY and BINANCE_API_SECRET" in ran.message
+    process = shell.start("live", *PLAIN, "--paper-trading")
+    assert healthy(shell)["mode"] == "paper"
+    process.send_signal(signal.SIGTERM)
+    assert ended(process)[0] == 0
 
 
 def test_a_taken_port_is_an_error_while_nothing_is_held(shell: Shell) -> None:

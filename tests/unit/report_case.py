@@ -115,6 +115,8 @@ def _desk(strategy: type[Strategy], with_model: SimpleNamespace | None) -> Desk:
     def attach(made: Strategy, *_: Any) -> None:
         made.model = with_model
 
-    around = Surroundings(CandleStore(FOLDER / "store"), {}, lambda: 10**13, lambda _: None, lambda *_: None)
+    around = Surroundings(
+        CandleStore(FOLDER / "store"), lambda venue: None, lambda: 10**13, lambda _: None, lambda *_: None
+    )
     loaded = LoadedStrategy(StrategyFile(strategy.__name__.lower(), Path(__file__), False), strategy, "0" * 64)
     return Desk(loaded, lambda source: rules_for("binance", source.symbol), attach, around, FOLDER / "cache")

@@ -27,7 +27,7 @@ def test_defaults_are_the_platform_s(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert settings.candles == settings.home / "candles"
     assert settings.market_rules == settings.home / "market_rules.json"
     assert settings.logs == settings.home / "logs"
-    assert settings.urls == {}
+    assert settings.url("binance") is None
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
     assert load_settings().home == Path("/data/atb")
     monkeypatch.setattr("sys.platform", "darwin")
@@ -40,14 +40,14 @@ def test_the_environment_comes_before_the_file(tmp_path: Path, monkeypatch: pyte
     settings = load_settings()
     assert settings.home == tmp_path / "from-environment"
     assert settings.cache == tmp_path / "cache-from-file"
-    assert settings.urls == {"binance": "http://file:1"}
+    assert settings.url("binance") == "http://file:1"
 
 
 def test_an_empty_value_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATB_HOME", "")
     monkeypatch.setenv("ATB_BINANCE_API_URL", "")
     assert load_settings().home.name == "atb"
-    assert load_settings().urls == {}
+    assert load_settings().url("binance") is None
 
 
 def test_a_tilde_is_the_user_s_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_a_tilde_is_the_user_s_home(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_home_of_nobody_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATB_CACHE", "~no_such_user_here/atb")
     with pytest.raises(UsageError, match="names no folder") as caught:
-        load_settings()
+        _ = load_settings().cache
     assert "ATB_CACHE" in caught.value.hint
 
 
@@ -70,7 +70,29 @@ def test_a_home_of_nobody_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_is_no_url_is_refused_with_the_name_of_the_variable(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATB_COINBASE_API_URL", value)
     with pytest.raises(UsageError, match="ATB_COINBASE_API_URL"):
-        load_settings()
+        load_settings().url("coinbase")
+
+
+def test_what_a_command_does_not_ask_for_cannot_stop_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ENABLE_TRADING", "ATB_TESTNET", "ATB_BINANCE_API_URL", "ATB_BINANCE_WS_URL", "ATB_REQUEST_TIMEOUT_S"):
+        monkeypatch.setenv(name, "nonsense")
+    for name in ("ATB_LOG_DIR", "ATB_CACHE"):
+        monkeypatch.setenv(name, "~nobody_of_that_name/x")
+    settings = load_settings()
+    assert settings.url("coinbase") is None
+    for name in ("enable_trading", "testnet", "logs", "cache", "request_timeout_s"):
+        with pytest.raises(UsageError):
+            getattr(settings, name)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1e9", "soon", "nan"])
+def test_a_time_for_a_request_has_bounds(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().request_timeout_s is None
+    monkeypatch.setenv("ATB_REQUEST_TIMEOUT_S", "2.5")
+    assert load_settings().request_timeout_s == 2.5
+    monkeypatch.setenv("ATB_REQUEST_TIMEOUT_S", value)
+    with pytest.raises(UsageError, match=r"from 0\.5 to 120"):
+        _ = load_settings().request_timeout_s
 
 
 def test_a_file_that_is_no_text_is_a_usage_error() -> None:
@@ -123,7 +145,7 @@ def test_the_test_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.order_url("binance") == "https://testnet.binance.vision"
     assert settings.stream_url("binance") == "wss://stream.testnet.binance.vision"
     assert settings.environment("binance") == "testnet"
-    assert settings.urls == {}  # candles stay real
+    assert settings.url("binance") is None  # candles stay real
     with pytest.raises(UsageError, match="Coinbase has no test network"):
         settings.order_url("coinbase")
     monkeypatch.setenv("ATB_BINANCE_API_URL", "https://api1.binance.com")
@@ -131,7 +153,7 @@ def test_the_test_network(monkeypatch: pytest.MonkeyPatch) -> None:
         load_settings().environment("binance")
     monkeypatch.setenv("ATB_TESTNET", "perhaps")
     with pytest.raises(UsageError, match="neither on nor off"):
-        load_settings()
+        load_settings().order_url("binance")
 
 
 def test_a_test_network_s_url_is_known_as_one_and_a_mirror_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +165,7 @@ def test_a_test_network_s_url_is_known_as_one_and_a_mirror_is_not(monkeypatch: p
     assert load_settings().environment("binance") == "real"
     monkeypatch.setenv("ATB_BINANCE_WS_URL", "http://127.0.0.1:9")
     with pytest.raises(UsageError, match="ATB_BINANCE_WS_URL"):
-        load_settings()
+        load_settings().stream_url("binance")
 
 
 def test_each_name_is_in_the_example() -> None:

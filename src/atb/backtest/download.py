@@ -27,7 +27,7 @@ def download(
     title = f"{key.venue} {key.symbol} {key.timeframe}"
     around.progress(title, 0.0)
     pages = fetch_candles(
-        key.venue, symbol, key.timeframe, start_ms, end_ms, base_url=around.urls.get(key.venue), now_ms=lambda: now,
+        key.venue, symbol, key.timeframe, start_ms, end_ms, base_url=around.url(key.venue), now_ms=lambda: now,
         attempts=attempts, rates=around.rates,
     )  # fmt: skip
     fetched = store_pages(

@@ -33,7 +33,7 @@ class Surroundings(NamedTuple):
     """What sources need from outside: the store, API roots, a clock, and where to say things."""
 
     store: CandleStore
-    urls: dict[str, str]
+    url: Callable[[str], str | None]  # of a venue's API, None: the real one
     now_ms: Callable[[], int]
     warn: Report
     progress: Progress
@@ -269,7 +269,7 @@ class StoreSource:
             from atb.venue.reachable import reachable
 
             self._reachable = not self.request.offline and reachable(
-                self.venue, self.around.urls.get(self.venue), rates=self.around.rates
+                self.venue, self.around.url(self.venue), rates=self.around.rates
             )
         return self._reachable
 

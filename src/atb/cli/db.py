@@ -305,17 +305,20 @@ def status(json: Json = False) -> None:
     facts: dict[str, Any] = {"embedded_server": "stopped" if server is None else f"running at {server.url()}"}
     if server is not None:
         facts |= {"pid": server.pid, "folder": str(server.folder)}
-    where = application.database()
 
     def work(connection: Any) -> dict[str, str]:
         version = str(connection.info.parameter_status("server_version"))
         return {"server_version": version, "schema": revision_of(connection) or "none"}
 
-    facts |= {"commands_use": where.shown} | reading(where, work, on_again=warn)
-    if json:
-        print_json(facts)
-    else:
-        print_table(["what", "value"], [[name, str(value)] for name, value in facts.items()])
+    try:
+        where = application.database()
+        facts["commands_use"] = where.shown
+        facts |= reading(where, work, on_again=warn)
+    finally:  # also of one that cannot be used
+        if json:
+            print_json(facts)
+        else:
+            print_table(["what", "value"], [[name, str(value)] for name, value in facts.items()])
 
 
 @app.command(

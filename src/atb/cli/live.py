@@ -17,7 +17,7 @@ HELP = """Trade a strategy: on paper, on a test network, with real money, or as 
 
 It is paper trading unless ENABLE_TRADING=true is set and the exchange's key is there, and it says so. Every start resumes its
 account. Orders, stops and fills are in the database before and after they are sent; a stop rests at the exchange for whatever
-is held. Ctrl-C and SIGTERM leave positions open and protected (docs/live.md).
+is held. Ctrl-C and SIGTERM leave positions open and protected. Defaults for options: [live] in ./atb.toml (docs/live.md).
 
 A rehearsal (--provider replay) plays candles from a file through all of it, on an account of its own, and compares the result
 with the backtest of the same candles: exit code 0 when they are the same, 7 when not.
@@ -38,12 +38,35 @@ REPLAY_ONLY = ("data", "days", "years", "start", "end", "max_gaps", "allow_gaps"
 
 
 class LiveGroup(LeanGroup):
-    """`atb live ml_basic ...` is `atb live run ml_basic ...`."""
+    """`atb live ml_basic ...` is `atb live run ml_basic ...`, also with options before the name."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
+        if args and self._runs(args):
+            if not args[0].startswith("-"):
+                _refuse_misspelt(args[0], [name for name in self.commands if name != RUN])
             args = [RUN, *args]
         return super().parse_args(ctx, args)
+
+    def _runs(self, args: list[str]) -> bool:
+        if args[0].startswith("-"):
+            return args[0] not in ("-h", "--help") and not any(word in self.commands for word in args)
+        return args[0] not in self.commands
+
+
+def _refuse_misspelt(word: str, commands: list[str]) -> None:
+    """A word that is nearly a command and no strategy: whoever types `stopp` must not be asked for a symbol."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word.lower(), commands, n=1, cutoff=0.7)
+    if not close:
+        return
+    from atb.cli.console import open_app
+    from atb.core.errors import UsageError
+
+    if word not in open_app().strategies():
+        raise UsageError(
+            f"'{word}' is neither a command of atb live nor a strategy.", f"Did you mean: atb live {close[0]}"
+        )
 
 
 app = typer.Typer(cls=LiveGroup, no_args_is_help=True, rich_markup_mode=None, help=HELP)
@@ -85,6 +108,11 @@ Offset = Annotated[
     float | None, typer.Option(help="Where only stop-limits are offered: how far below the stop the limit is, as a share of it. "
                                "[default: 0.01]", rich_help_panel=TRADE)
 ]  # fmt: skip
+ModelVersion = Annotated[
+    str | None,
+    typer.Option(help="Model version. [default: the newest as of the start]", metavar="VERSION"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the rehearsal's result as JSON.", rich_help_panel=HISTORY)]
 AccountName = Annotated[
     str | None, typer.Option(help="Name of a paper account. [default: paper:PROVIDER:STRATEGY]", metavar="NAME",
                              rich_help_panel=TRADE)
@@ -121,7 +149,7 @@ def run(
     fee_bps: options.FeeBps = 10.0,
     slippage_bps: options.SlippageBps = 5.0,
     param: options.Params = None,
-    model_version: options.ModelVersion = None,
+    model_version: ModelVersion = None,
     policy: options.PolicyFile = None,
     paper_trading: Paper = False,
     check_interval: Interval = None,
@@ -143,7 +171,7 @@ def run(
     max_gaps: MaxGaps = None,
     allow_gaps: options.AllowGaps = False,
     speed: Speed = None,
-    json: options.Json = False,
+    json: Json = False,
     policy_flags: dict[str, Any],
 ) -> None:
     asked = locals()

@@ -43,17 +43,17 @@ def register(app: typer.Typer) -> None:
         "Examples:\n  atb live stop\n  atb live stop --account paper:binance --timeout 60",
     )(stop)  # fmt: skip
     app.command(
-        "halt", cls=LeanCommand, no_args_is_help=True,
+        "halt", cls=LeanCommand,
         help="No entries from now on; exits and stops go on. It lasts until atb live resume.\n\n\b\n"
         'Example:\n  atb live halt --reason "exchange maintenance"',
     )(halt)  # fmt: skip
     app.command(
-        "resume", cls=LeanCommand, no_args_is_help=True,
+        "resume", cls=LeanCommand,
         help="Entries again after a halt. The drawdown begins anew, at the equity of now.\n\n\b\n"
         'Example:\n  atb live resume --reason "drawdown of 12 % reviewed"',
     )(resume)  # fmt: skip
     app.command(
-        "set-stop", cls=LeanCommand, no_args_is_help=True,
+        "set-stop", cls=LeanCommand,
         help="A tighter stop for an open long position. The engine moves the order within one check interval.\n\n"
         "Refused: a stop that is looser than the present one, or not below the last mark. A price between two ticks is "
         "rounded down.\n\n\b\n"
@@ -299,7 +299,6 @@ def halt(reason: Reason, account: AccountName = None, session_id: SessionId = No
 def resume(reason: Reason, account: AccountName = None, session_id: SessionId = None) -> None:
     from atb.cli.halt_here import clear_here
     from atb.ops import control
-    from atb.ops.status import text_of
 
     def tell(status: AccountStatus, done: bool) -> str:
         name = status.account.name
@@ -308,9 +307,8 @@ def resume(reason: Reason, account: AccountName = None, session_id: SessionId = 
         again = f"Entries of {name} go on. It was halted: {status.halt_reason}."
         if status.drawdown_frac is None:
             return again
-        return (
-            f"{again} The drawdown of {status.drawdown_frac:.2%} is over: it begins anew at {text_of(status.equity)}."
-        )
+        equity = f"{status.equity:,.2f} {status.account.quote}"
+        return f"{again} The drawdown of {status.drawdown_frac:.2%} is over: it begins anew at {equity}."
 
     clear_here(_controlled(control.resume, tell, reason, account, session_id))
 

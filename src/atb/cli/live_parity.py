@@ -31,7 +31,7 @@ HEADER = ("candle", "symbol", "what", "session", "backtest", "effect", "cause")
 
 
 def register(app: typer.Typer) -> None:
-    app.command("parity", cls=LeanCommand, help=HELP, no_args_is_help=True)(parity)
+    app.command("parity", cls=LeanCommand, help=HELP)(parity)
 
 
 def parity(

@@ -28,7 +28,7 @@ Examples:
 
 
 def register(app: typer.Typer) -> None:
-    app.command("sync-balance", cls=LeanCommand, help=HELP, no_args_is_help=True)(sync_balance)
+    app.command("sync-balance", cls=LeanCommand, help=HELP)(sync_balance)
 
 
 def sync_balance(

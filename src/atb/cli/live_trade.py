@@ -48,9 +48,16 @@ def trade(asked: dict[str, Any]) -> None:
 
 
 def make_request(asked: dict[str, Any]) -> LiveRequest:
+    """What the command line says, else [live] in ./atb.toml, else the defaults."""
+    from pathlib import Path
+
     from atb.cli.backtest import parse_params
     from atb.core.policy import load_policy
+    from atb.live.defaults import read_defaults
     from atb.live.request import LiveRequest
+
+    said = {name: value for name, value in asked.items() if value is not None and value is not False and value != ""}
+    asked = asked | read_defaults(Path("atb.toml")) | said
 
     plain = LiveRequest(asked["strategy"], tuple(asked["symbol"]))
     given = {
@@ -80,9 +87,10 @@ def _facts(request: LiveRequest, application: App) -> Asked:
 
     mine = application.settings
     has_key = request.venue in mine.keys
-    environment = mine.environment(request.venue) if mine.enable_trading and not request.paper else "real"
+    enabled = not request.paper and mine.enable_trading
+    environment = mine.environment(request.venue) if enabled else "real"
     return Asked(
-        mine.enable_trading, trading_disabled(), request.paper, request.venue, environment, has_key,
+        enabled, trading_disabled(), request.paper, request.venue, environment, has_key,
         not mine.database_url, request.embedded_allowed,
     )  # fmt: skip
 

@@ -81,11 +81,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     help=(
-        "Trade crypto: backtests, market data, strategies and models.\n\n"
+        "Trade crypto: backtests, live trading on paper or with money, its database and health, market data, strategies and "
+        "models.\n\n"
         "\b\nExamples:\n"
         "  atb backtest ml_basic --symbol BTCUSDT --timeframe 1h --days 365\n"
         "  atb backtest sma_cross --symbol BTCUSDT --data candles.csv\n"
         "  atb backtest ml_basic --symbol BTCUSDT --provider simulated --seed 7\n"
+        "  atb live ml_basic --symbol BTCUSDT --paper-trading\n"
+        "  atb db verify\n"
+        "  atb health check\n"
         "  atb strategies list"
     ),
 )

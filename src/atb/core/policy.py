@@ -79,7 +79,12 @@ FIELDS = (
         "Limits",
     ),
     Field(
-        "max_drawdown", 0.25, 1e-6, 1.0, "Halt: close everything and stop after this drawdown; 1: no limit.", "Limits"
+        "max_drawdown",
+        0.25,
+        1e-6,
+        1.0,
+        "Halt after this drawdown: what is held is sold, nothing more is bought; 1: no limit.",
+        "Limits",
     ),
 )
 BY_NAME = {field.name: field for field in FIELDS}

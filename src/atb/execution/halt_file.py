@@ -27,7 +27,7 @@ class Halt(NamedTuple):
 
     @property
     def said(self) -> str:
-        who = f" by {self.by}" if self.by else ""
+        who = f" ({self.by})" if self.by else ""
         when = f" at {self.at}" if self.at else ""
         return f"halted{who}{when}: {self.reason}"
 

@@ -157,7 +157,8 @@ def explained(error: Exception, where: Where) -> DatabaseError:
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     meaning = _meaning(error)
     kind = DatabaseUnavailable if meaning.passes else DatabaseError
-    return kind(meaning.what.format(where=where.shown, text=first), meaning.hint)
+    hint = START_OWN if meaning.hint == START and where.embedded else meaning.hint
+    return kind(meaning.what.format(where=where.shown, text=first), hint)
 
 
 def _meaning(error: Exception) -> Meaning:
@@ -220,7 +221,8 @@ def _says(pattern: str) -> Callable[[str, str], bool]:
     return lambda state, text: not state and bool(re.search(pattern, text, re.IGNORECASE))
 
 
-START = "Start it: atb db start (or your server: docker compose up -d postgres)"
+START = "Start that server (of compose.yaml: docker compose up -d postgres), or correct DATABASE_URL."
+START_OWN = "Start it: atb db start"
 LOST = "The connection to {where} was lost."
 _UNKNOWN = Meaning(lambda state, text: True, "The database at {where} says: {text}")
 # The first that fits. What a host with several addresses said is one text: what a server says comes before silence.

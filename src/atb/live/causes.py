@@ -105,7 +105,7 @@ def commands(scene: Scene) -> Iterator[tuple[str, str, Cause]]:
         if entry.kind == "level" and body.get("by"):
             yield body["symbol"], f"stop set to {body['stop']}", because("operator", f"by {body['by']}")
         elif entry.kind == "control" and body["by"] != "engine":
-            yield body.get("symbol", ""), body["action"], because("operator", f"{body['reason']} (by {body['by']})")
+            yield body.get("symbol", ""), body["action"], because("operator", f"{body['reason']} ({body['by']})")
 
 
 def of_signal(scene: Scene, s: int, had: float) -> Cause:

@@ -21,9 +21,11 @@ from atb.live.mode import Mode
 from atb.live.request import LiveRequest
 from atb.live.signal_config import signal_config
 from atb.strategy.contract import Strategy, own_policy
+from atb.strategy.gate import SEGMENT_BARS, check_on_load
 from atb.strategy.loader import LoadedStrategy
-from atb.strategy.signals import lookback_of
+from atb.strategy.signals import compute_signals, lookback_of
 
+GATE_SEED = 7
 SHORTEST_INTERVAL_S, LONGEST_INTERVAL_S = 1.0, 3600.0
 
 
@@ -71,7 +73,7 @@ def prepare(asked: LiveRequest, mode: Mode, desk: Desk) -> Ready:
     policy, notes = effective_policy(own, asked.policy_file, asked.policy_flags)
     _check_protection(policy, asked)
     symbols = symbols_of(asked)
-    strategies = tuple(_strategy(symbol, asked, desk) for symbol in symbols)
+    strategies = tuple(_strategy(symbol, asked, desk, policy.min_confidence) for symbol in symbols)
     traded = tuple(Traded(symbol, desk.rules(symbol)) for symbol in symbols)
     return Ready(
         asked, mode, policy, make_rules(policy, asked.fee_bps, asked.slippage_bps), traded, strategies,
@@ -154,7 +156,18 @@ def _check_protection(policy: Policy, asked: LiveRequest) -> None:
         )
 
 
-def _strategy(symbol: Symbol, asked: LiveRequest, desk: Desk) -> Strategy:
+def _strategy(symbol: Symbol, asked: LiveRequest, desk: Desk, min_confidence: float) -> Strategy:
     strategy = desk.loaded.make(asked.params)
     desk.attach_model(strategy, symbol.id, asked.timeframe, desk.now_ms, asked.model_version)
+    _let_through(strategy, symbol, asked.timeframe, min_confidence, exact=desk.loaded.file.shipped)
     return strategy
+
+
+def _let_through(strategy: Strategy, symbol: Symbol, timeframe: str, min_confidence: float, exact: bool) -> None:
+    """The gate, as before a backtest. The candles are simulated: they are there at once, whatever the exchange does, and
+    what a strategy may look at does not depend on whose they are."""
+    from atb.venue.simulated import SIMULATED_START_MS, simulate_candles
+
+    count = lookback_of(strategy) + 4 * SEGMENT_BARS  # three stretches that have something between them
+    candles = simulate_candles(symbol.id, timeframe, SIMULATED_START_MS, count, GATE_SEED)
+    check_on_load(strategy, candles, compute_signals(strategy, candles), min_confidence, exact)

@@ -57,6 +57,10 @@ class Patience(NamedTuple):
     backoff_s: float = 0.5  # before the second attempt; doubles after each
     max_wait_s: float = 65.0  # the longest Retry-After that is sat out; Binance counts by the minute
 
+    def within(self, timeout_s: float | None) -> Patience:
+        """The same with another time for each request; None: as it is."""
+        return self if timeout_s is None else self._replace(timeout_s=timeout_s)
+
 
 class UnknownSymbol(ExchangeRefused):
     """The exchange says itself that it has no such symbol."""

@@ -1,0 +1,46 @@
+"""What the text of an environment variable means. A UsageError names the variable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from atb.core.errors import UsageError
+
+Variables = Mapping[str, str]
+SWITCH = {"": False, "0": False, "false": False, "no": False, "off": False}
+SWITCH |= {"1": True, "true": True, "yes": True, "on": True}
+
+
+def is_on(text: str) -> bool:
+    """Anything but a word for off, so that a switch that was misspelt is on."""
+    return SWITCH.get(text.strip().lower(), True)
+
+
+def switch(env: Variables, name: str) -> bool:
+    value = env.get(name, "").strip().lower()
+    if value not in SWITCH:
+        raise UsageError(f"{name}='{value}' is neither on nor off.", f"Write {name}=1 or {name}=0.")
+    return SWITCH[value]
+
+
+def seconds(env: Variables, name: str, low: float, high: float) -> float | None:
+    """A time within bounds; None where the variable is not set."""
+    value = env.get(name, "").strip()
+    if not value:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not low <= number <= high:
+        raise UsageError(f"{name}='{value}' is no number of seconds from {low:g} to {high:g}.", f"Write {name}=10")
+    return number
+
+
+def root(env: Variables, name: str, schemes: tuple[str, ...]) -> str | None:
+    """The root of an API, without the slash at its end; None where the variable is not set."""
+    value = env.get(name, "").rstrip("/")
+    scheme, _, host = value.partition("://")
+    if value and (scheme not in schemes or not host):
+        raise UsageError(f"{name}='{value}' is not a URL.", f"Write the root, such as {schemes[0]}://127.0.0.1:9000")
+    return value or None
