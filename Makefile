@@ -18,6 +18,7 @@ help:
 	@echo "make setup   only set up                       make bench   measure, against peers too"
 	@echo "make check   lint, types, import contracts     make slow    the longer seeded suites"
 	@echo "make lock    pin the dependencies again        make clean   remove .venv and caches"
+	@echo "make slow SEEDS=10   ten times as many seeded histories as in CI"
 	@echo "make chaos N=10000   so many bad days of the live engine: faults at every request, kills at every step"
 	@echo "make chaos-database  kill the database server a thousand times (CHAOS_RUNS) in the middle of its work"
 

@@ -72,13 +72,19 @@ def same_candles(a: Candles, b: Candles) -> bool:
     return columns and (a.symbol, a.timeframe) == (b.symbol, b.timeframe)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A Postgres of this file's tests alone."""
+@pytest.fixture(scope="session")
+def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     from tests.database import postgres
 
     with postgres(tmp_path_factory.mktemp("postgres")) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def server(one_server: Postgres) -> Iterator[Postgres]:
+    """A Postgres for databases of one's own: who changes the server itself, or stops it, starts another one."""
+    yield one_server
+    one_server.drop_databases()
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ class Postgres:
         lines = self.server.password_file.read_text().splitlines()
         self.password = next(line.rsplit(":", 1)[1] for line in lines if line.startswith("127.0.0.1:"))
         self._made = False
+        self._names: list[str] = []
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("SELECT pg_reload_conf()")
@@ -54,12 +55,20 @@ class Postgres:
             self._made = True
         name = f"test_{next(_numbers)}"
         self._create(name, TEMPLATE)
+        self._names.append(name)
         return name
 
     def empty_database(self) -> str:
         name = f"empty_{next(_numbers)}"
         self._create(name, "template1")
+        self._names.append(name)
         return name
+
+    def drop_databases(self) -> None:
+        """Those that were asked for, with whoever is connected to them."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            while self._names:
+                connection.execute(f'DROP DATABASE IF EXISTS "{self._names.pop()}" WITH (FORCE)')
 
     def _create(self, name: str, template: str) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:

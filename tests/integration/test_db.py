@@ -687,7 +687,7 @@ def test_down_and_up_again(server: Postgres, db: Shell) -> None:
     assert "Created" in Shell(db.work.parent, DATABASE_URL=server.url(name))("db", "migrate", "--create", ok=True).err
 
 
-@pytest.mark.parametrize("revision", ["v1.0.0", "v1.1.0"])
+@pytest.mark.parametrize("revision", ["v1.0.0", pytest.param("v1.1.0", marks=pytest.mark.slow)])
 def test_from_every_older_revision_with_what_it_held(db: Shell, real_ledger: Book, revision: str) -> None:
     """Down and up again, and a dump of the older schema: the tables are those of before, also where it could not tell."""
     db("db", "close-position", "--symbol", "BTCUSDT", "--exit-price", "51000", ok=True)
@@ -711,6 +711,7 @@ def test_from_every_older_revision_with_what_it_held(db: Shell, real_ledger: Boo
         db("db", "restore", dump, "--yes", ok=True)
 
 
+@pytest.mark.slow
 def test_a_way_down_that_there_is_not(server: Postgres, db: Shell) -> None:
     for revision in ("v0.1.0", "nope", "v1", "head"):
         ran = db("db", "downgrade", revision)

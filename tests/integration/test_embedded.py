@@ -667,6 +667,7 @@ def test_stop_that_is_not_heard_becomes_an_immediate_one(home: Path, monkeypatch
     assert ask(start(home, first_port=PORT), "SELECT n FROM t") == 1
 
 
+@pytest.mark.slow
 def test_its_own_database_is_not_taken_for_the_server_that_was_meant(tmp_path: Path) -> None:
     """A job that lost DATABASE_URL must not verify, back up or close another database than the one in use."""
     with postgres(tmp_path / "elsewhere") as server:

@@ -107,6 +107,7 @@ def many_lives(victim: Victim, kills: int) -> None:
     check(victim.place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [2], indirect=True)
 def test_killed_three_times(victim: Victim) -> None:
     many_lives(victim, 3)

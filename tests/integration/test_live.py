@@ -22,7 +22,9 @@ def shell(server: Postgres, tmp_path: Path) -> Shell:
     return Shell(tmp_path, DATABASE_URL=server.url(server.database()))
 
 
-@pytest.mark.parametrize("strategy", ["sma_cross", "donchian_trend", "rsi_reversion"])
+@pytest.mark.parametrize(
+    "strategy", ["sma_cross", *(pytest.param(n, marks=pytest.mark.slow) for n in ("donchian_trend", "rsi_reversion"))]
+)
 @pytest.mark.parametrize("exits", [(), EXITS], ids=["plain", "exits"])
 def test_it_is_what_the_backtest_does(shell: Shell, strategy: str, exits: tuple[str, ...]) -> None:
     ran = shell("live", strategy, *REPLAY, *exits, "--days", "40", "--json", ok=True)

@@ -160,6 +160,7 @@ def test_real_money_is_asked_for_and_told(shell: Shell, real: dict[str, str]) ->
     assert told["balance"] == ABOUT_ALL
 
 
+@pytest.mark.slow
 def test_two_engines_on_one_account(shell: Shell) -> None:
     process = shell.start("live", *PLAIN)
     healthy(shell)

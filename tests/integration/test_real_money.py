@@ -143,7 +143,7 @@ def stopped(process: subprocess.Popen[str]) -> tuple[str, str]:
     return out, err
 
 
-@pytest.mark.parametrize("options", [(), COINBASE], ids=["binance", "coinbase"])
+@pytest.mark.parametrize("options", [(), pytest.param(COINBASE, marks=pytest.mark.slow)], ids=["binance", "coinbase"])
 def test_bought_protected_killed_resumed_and_sold(server: Postgres, tmp_path: Path, options: tuple[str, ...]) -> None:
     place = Place(server, tmp_path, *options)
     try:
@@ -205,6 +205,7 @@ def falls_past_a_limit(place: Place) -> None:
     assert float(until(marked, "a mark")["equity"]) == pytest.approx(told["balance"], abs=30)
 
 
+@pytest.mark.slow
 def test_what_nothing_explains_refuses_to_start_with_everything_protected(place: Place) -> None:
     killed(place.buy())
     place.control("move", account="main", kind="withdrawal", asset="USDT", amount="77", told=False)

@@ -66,6 +66,7 @@ def test_equal(account: Account) -> None:
     assert (told["equal"], told["lines"], told["mode"]) == (True, [], "real")
 
 
+@pytest.mark.slow
 def test_different_then_accepted_beside_an_engine_that_goes_on(account: Account) -> None:
     account.move("withdrawal", "77", told=False)
     account.move("deposit", "250")

@@ -81,6 +81,7 @@ def late_requests(place: Place) -> list[int]:
         return [entry["status"] for entry in json.load(answer) if entry["params"].get("side") == "BUY"]
 
 
+@pytest.mark.slow
 def test_one_that_was_stopped_before_it_sent_an_order_sends_it_in_vain(place: Place) -> None:
     """Its successor has found out that the exchange never had it: after the time in which it would be taken."""
     first = place.start()

@@ -51,6 +51,7 @@ def test_the_main_job_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "report.html").read_text().lower().startswith("<!doctype html>")
 
 
+@pytest.mark.slow
 def test_a_database_is_made_and_migrated_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
     assert (wheel / "atb/shipped/migrations/env.py").is_file() and (wheel / "atb/shipped/alembic.ini").is_file()
     alembic = [sys.executable, "-m", "alembic", "-c", str(wheel / "atb/shipped/alembic.ini"), "heads"]

@@ -172,6 +172,7 @@ def test_a_log_on_a_full_disk_ends_the_server_and_nothing_is_lost_or_doubled(dis
         assert heads(again, made)[1] == acknowledged + len(batch)
 
 
+@pytest.mark.slow
 def test_an_engine_goes_on_by_itself_when_there_is_room_and_its_server_is_back(disk: Disk, connection: Db) -> None:
     made = book(connection, "paper:engine")
     outages: list[str] = []

@@ -23,6 +23,7 @@ from atb.ledger.entries import Entry, fill_id, link
 from atb.ledger.journal import append
 from tests.ledger.conftest import NewAccount
 from tests.ledger.histories import BEGIN, QUOTE, Histories
+from tests.seeds import seeds
 
 Db = psycopg.Connection[Any]
 HOUR = timedelta(hours=1)
@@ -132,7 +133,7 @@ def test_a_clock_that_is_set_back_changes_no_amount(connection: Db, new_account:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1000, 1150))
+@pytest.mark.parametrize("seed", seeds(1000, 40))
 def test_the_tables_are_what_the_fold_says_over_long_histories(
     connection: Db, new_account: NewAccount, seed: int
 ) -> None:

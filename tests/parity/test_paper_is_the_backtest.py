@@ -35,6 +35,7 @@ from atb.strategy.contract import Strategy
 from atb.strategy.signals import compute_signals
 from atb.venue.simulated_book import Setup
 from atb.venue.simulated_broker import SimulatedBroker
+from tests.seeds import seeds
 from tests.venue.exchange import HOUR_MS, Fault, Rows
 from tests.venue.market_time import MarketTime
 from tests.venue.test_candles import START, made, with_holes
@@ -208,7 +209,7 @@ def test_thrown_away_and_rebuilt_at_any_moment(where: Where, tmp_path: Path, see
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4, 24))
+@pytest.mark.parametrize("seed", seeds(4, 12))
 def test_thrown_away_and_rebuilt_at_any_moment_many_times(where: Where, tmp_path: Path, seed: int) -> None:
     killed_and_compared(where, tmp_path, seed)
 
@@ -238,6 +239,7 @@ def killed_and_compared(where: Where, tmp_path: Path, seed: int) -> None:
         no_differences(account, process, end, 3)
 
 
+@pytest.mark.slow
 def test_an_outage_of_the_exchange_changes_nothing_but_the_time(where: Where, tmp_path: Path) -> None:
     rng, count = random.Random(5), 140
     end = START + (count - 1) * HOUR_MS
@@ -254,6 +256,7 @@ def test_an_outage_of_the_exchange_changes_nothing_but_the_time(where: Where, tm
         no_differences(account, process, end, 10)
 
 
+@pytest.mark.slow
 def test_gaps_of_the_exchange_are_those_of_the_backtest(where: Where, tmp_path: Path) -> None:
     holes = [(52, 53), (60, 63), (81, 82)], [(52, 53), (70, 75)]
     series = [with_holes(rows, *h) for rows, h in zip(series_of(120, 2, 90), holes, strict=True)]

@@ -14,7 +14,7 @@ from atb.engine import metrics
 from atb.engine.metrics import Curve
 from atb.engine.trades import Trades
 
-CURVES = 1000
+CURVES = 300
 HOUR_MS = 3_600_000
 
 
@@ -84,7 +84,7 @@ class Independent:
         return depth, close[trough], None if recovered is None else close[recovered]
 
 
-def test_statistics_of_a_thousand_curves() -> None:
+def test_statistics_of_many_curves() -> None:
     seen = {"recovered": 0, "not recovered": 0, "n/a": 0}
     for seed in range(CURVES):
         curve = random_curve(seed)

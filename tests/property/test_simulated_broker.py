@@ -26,7 +26,7 @@ from atb.venue.simulated_broker import SimulatedBroker
 from atb.venue.simulated_state import known_state
 from tests.property.test_engine_equals_reference import Case
 
-CASES = 500
+CASES = 200
 Told = tuple[int, int, int, float, float, int]  # row, symbol, lots, price, fee, reason
 Between = Callable[["Driver"], None]
 

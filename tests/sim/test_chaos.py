@@ -11,6 +11,7 @@ import pytest
 
 from atb.ledger.connect import Where
 from tests.database import Postgres, postgres
+from tests.seeds import seeds
 from tests.sim.chaos import run
 from tests.sim.guards import AT_THE_EXCHANGE
 
@@ -42,7 +43,7 @@ def test_a_day_of_chaos_ends_well(database: Database, seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(10_000, 10_100, 20))
+@pytest.mark.parametrize("first", seeds(10_000, 3, 20))
 def test_days_of_chaos_end_well(database: Database, first: int) -> None:
     for seed in range(first, first + 20):
         lived(seed, database())

@@ -68,6 +68,7 @@ def test_what_the_boundaries_are(where: Where) -> None:
     assert lost.fate.first.keys() >= names("commit of ", OUTCOMES)
 
 
+@pytest.mark.slow
 def test_killed_at_each_kind_of_boundary(where: Where) -> None:
     quiet = lived(where)
     for name, number in quiet.fate.first.items():

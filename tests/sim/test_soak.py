@@ -178,6 +178,7 @@ def check(days_held: Sequence[Held], rows: int, trades: int, symbols: int) -> No
     assert rows >= days * 24 * symbols, "they were counted"
 
 
+@pytest.mark.slow
 def test_two_days(server: Postgres, tmp_path: Path) -> None:
     check(*soak(server, tmp_path, 3, 2), symbols=2)
 

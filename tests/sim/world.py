@@ -40,7 +40,7 @@ FAULTS = (
     Fault("*", "outage", 0.005, ms=20_000), Fault("cancel", "finished_refused", 0.3), Fault("*", "invisible", 0.03, ms=2_000),
     Fault("*", "late", 0.05, ms=2_000), Fault("*", "vanishes", 0.02, ms=60_000), Fault("*", "partial", 0.05, parts=3),
     Fault("*", "partial_expires", 0.05, parts=2), Fault("*", "overlooked", 0.02, ms=40_000),
-    Fault("*", "overlooked", 0.01, ms=400_000),
+    Fault("*", "overlooked", 0.01, ms=400_000, types=("stop", "take_limit")),
 )  # fmt: skip
 
 

@@ -110,7 +110,7 @@ class Stepper:
         self._move_target(s, book.qty, asked)
         p.qty, p.cost = book.qty, book.cost if book.qty else 0.0  # less than a lot has moved cash alone
         a.cash, a.realized, a.fees = book.cash, book.realized, book.fees
-        if lots > 0:
+        if lots > 0 and p.qty > 0:
             enter_position(p, self.markets[s])
         self._opened_or_closed(s, before, reason)
 

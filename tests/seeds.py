@@ -1,0 +1,12 @@
+"""How many seeded histories the longer suites go through: SEEDS=10 make slow goes through ten times as many."""
+
+from __future__ import annotations
+
+import os
+
+TIMES = int(os.environ.get("SEEDS", "1"))
+
+
+def seeds(first: int, count: int, step: int = 1) -> range:
+    """`count` of them in CI."""
+    return range(first, first + count * step * TIMES, step)
