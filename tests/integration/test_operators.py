@@ -199,7 +199,8 @@ def check_ledger(made: Book, played: Round, done: Sequence[Done]) -> None:
     ((expected,),) = connection.execute("SELECT sum(CASE side WHEN 'buy' THEN qty ELSE -qty END) FROM fills").fetchall()
     assert held == ([(expected,)] if expected else [])
     told_open = [each for each in done if each.ran.code in (4, 7)]
-    assert not held or told_open or not played.emergencies
+    ends = [(each.args[:2], each.ran.code, each.ran.err[-500:]) for each in done]
+    assert not held or told_open or not played.emergencies, ends
     connection.rollback()
 
 
