@@ -273,7 +273,7 @@ def test_whoever_is_fenced_while_closing_all_says_that_another_has_authority(ser
 
 
 def closed_while(server: Postgres, environment: str, closer: Closer, *meanwhile: tuple[str, str]) -> Any:
-    """10 BTCUSDT closed by `closer`, and after its first answer these purchases are told: symbol and quantity."""
+    """10 BTCUSDT closed by `closer`, and after its first answer these trades are told: symbol and quantity, sales negative."""
     url = server.url(server.database())
     with psycopg.connect(url) as connection, Line(from_url(url)) as line:
         made = book(connection, "one", environment)
@@ -284,7 +284,8 @@ def closed_while(server: Postgres, environment: str, closer: Closer, *meanwhile:
             execution = real_close(held)
             while untold:
                 symbol, qty = untold.pop()
-                late = made.fill("buy", qty, "100", f"late-{symbol}", 1, symbol=symbol)
+                side = "sell" if qty.startswith("-") else "buy"
+                late = made.fill(side, qty.lstrip("-"), "100", f"late-{symbol}", 1, symbol=symbol)
                 made.append(late)
             return execution
 
@@ -297,6 +298,13 @@ def closed_while(server: Postgres, environment: str, closer: Closer, *meanwhile:
 def test_what_appears_while_all_is_closed_is_closed_too(server: Postgres) -> None:
     closed, left = closed_while(server, "paper", AtLastMark(), ("BTCUSDT", "3"), ("ETHUSDT", "2"))
     assert closed == [("BTCUSDT", 10), ("BTCUSDT", 3), ("ETHUSDT", 2)] and left == []
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_what_another_closed_a_moment_before_does_not_keep_the_rest_open(server: Postgres, by_hand: bool) -> None:
+    closer: Closer = RecordOnly({}, Decimal(100)) if by_hand else AtLastMark()
+    closed, left = closed_while(server, "real" if by_hand else "paper", closer, ("BTCUSDT", "-4"))
+    assert closed == [("BTCUSDT", 6)] and left == []
 
 
 def test_what_appears_while_an_exit_by_hand_is_booked_is_told_and_left(server: Postgres) -> None:

@@ -71,6 +71,9 @@ class Closer(Protocol):
 
     def close(self, held: Held) -> Execution: ...
 
+    def not_booked(self, held: Held) -> None:
+        """The ledger did not take it, since somebody else closed a part a moment before: the rest may be closed."""
+
 
 class AtLastMark:
     """A paper account closes at the price it was last marked at. Its orders are nowhere but in the ledger."""
@@ -81,6 +84,9 @@ class AtLastMark:
         if held.current_price <= 0:
             raise Disagreement(f"{held.symbol} of {held.account.name} has never been marked: there is no price for it.")
         return Execution(held.current_price, False, "paper, at the last mark")
+
+    def not_booked(self, held: Held) -> None:
+        """The next look closes what is left."""
 
 
 def _by_hand(account: AccountRow, price: Decimal) -> Execution:
@@ -130,6 +136,9 @@ class RecordOnly:
             raise Disagreement("it appeared while the exit was booked, or was not closed with it.")
         self._booked.add(held.symbol)
         return _by_hand(held.account, price)
+
+    def not_booked(self, held: Held) -> None:
+        self._booked.discard(held.symbol)
 
 
 def open_positions(connection: Connection[Any], account: AccountRow) -> list[Held]:
@@ -223,7 +232,11 @@ def close_all(
             try:
                 execution = closer.close(held)
                 body = _body(held, execution, held.size, reason, evidence, fee_bps)
-                closed.append(_book(line, held, epoch, execution, body))
+                try:
+                    closed.append(_book(line, held, epoch, execution, body))
+                except UsageError:
+                    closer.not_booked(held)
+                    raise
                 failed.pop((held.market, held.symbol), None)
             except AtbError as error:
                 line.connection.rollback()
