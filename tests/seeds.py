@@ -10,3 +10,8 @@ TIMES = int(os.environ.get("SEEDS", "1"))
 def seeds(first: int, count: int, step: int = 1) -> range:
     """`count` of them in CI."""
     return range(first, first + count * step * TIMES, step)
+
+
+def every(step: int) -> int:
+    """Each so many-th of a long list in CI, and more of it with more SEEDS."""
+    return max(1, step // TIMES)

@@ -16,6 +16,7 @@ from tests.database import Postgres
 from tests.integration.account_case import check
 from tests.integration.test_live_trading import until
 from tests.integration.test_real_money import Place, answering, killed, stopped
+from tests.seeds import seeds
 
 HIGH, LOW = "40500", "38900"  # above the strategy's level and below it, and above its stop
 LONGEST_S = 18.0  # from a start to a kill: a candle closes 12 s after one begins
@@ -114,6 +115,6 @@ def test_killed_three_times(victim: Victim) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", range(10, 14), indirect=True)
+@pytest.mark.parametrize("victim", seeds(10, 2), indirect=True)
 def test_killed_many_times(victim: Victim) -> None:
     many_lives(victim, 10)

@@ -1,6 +1,6 @@
 """Operators and an engine at the same account at once: never oversold, nothing lost or doubled, each told the truth.
 
-OPERATOR_ROUNDS sets how many rounds the slow suite plays.
+SEEDS sets how many rounds the slow suite plays (tests.seeds).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from atb.ledger.steady import SteadyJournal
 from atb.ops.closing import LOOKS, AtLastMark, Closer, Execution, Held, RecordOnly, close_all
 from tests.database import Book, Postgres, book
 from tests.integration.shell import TIMEOUT_S, Ran, Shell
+from tests.seeds import seeds
 
-SLOW_ROUNDS = int(os.environ.get("OPERATOR_ROUNDS", "150"))
 # 4 and 7: another operator closed a part of it while all was being closed; the rest is open, and named.
 REFUSALS = {
     2: ("is not held", "cannot be closed"), 9: ("another has authority over it",), 4: ("cannot be closed",),
@@ -240,7 +240,7 @@ def test_24_rounds_of_operators_and_an_engine(server: Postgres, processes: ForkS
 
 @pytest.mark.slow
 def test_many_rounds_of_operators_and_an_engine(server: Postgres, processes: ForkServerContext, tmp_path: Path) -> None:
-    rounds(server, processes, tmp_path, range(1000, 1000 + SLOW_ROUNDS))
+    rounds(server, processes, tmp_path, seeds(1000, 40))
 
 
 def test_three_shells_close_one_position_once(server: Postgres, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from atb.engine.records import Market
 from atb.engine.rules import make_rules
 from atb.engine.simulation import EngineChoice, Run, simulate, timeline
 from tests.reference.engine import RefCandle, RefMarket, RefPolicy, RefResult, run_reference
+from tests.seeds import seeds
 
 HOUR_MS = 3_600_000
 CASES = 3000
@@ -157,7 +158,7 @@ def test_same_fills_and_equity_as_the_reference() -> None:
 
 @pytest.mark.slow
 def test_same_fills_and_equity_as_the_reference_many_times() -> None:
-    compare(range(CASES, 10 * CASES))
+    compare(seeds(CASES, 3 * CASES))
 
 
 def compare(seeds: range) -> Counter[str]:

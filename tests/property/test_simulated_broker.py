@@ -25,6 +25,7 @@ from atb.venue.simulated_book import Setup
 from atb.venue.simulated_broker import SimulatedBroker
 from atb.venue.simulated_state import known_state
 from tests.property.test_engine_equals_reference import Case
+from tests.seeds import seeds
 
 CASES = 200
 Told = tuple[int, int, int, float, float, int]  # row, symbol, lots, price, fee, reason
@@ -286,5 +287,5 @@ def test_an_exchange_made_from_the_ledger_goes_on_alike() -> None:
 
 @pytest.mark.slow
 def test_the_broker_fills_as_the_backtest_many_times() -> None:
-    compare(range(CASES, 10 * CASES))
-    compare(range(CASES, 10 * CASES, 3), driver=Polling)
+    compare(seeds(CASES, 4 * CASES))
+    compare(seeds(CASES, CASES), driver=Polling)

@@ -11,6 +11,7 @@ from atb.engine.rules import make_rules
 from atb.engine.simulation import Run, Timeline, timeline
 from atb.engine.stepper import Stepper
 from tests.property.test_engine_equals_reference import Case
+from tests.seeds import seeds
 
 AT_OPEN = (NEXT_OPEN, NEXT_OPEN_CASH_LIMITED)
 CASES = 600
@@ -68,7 +69,7 @@ def test_events_one_by_one_are_the_loop() -> None:
 
 @pytest.mark.slow
 def test_events_one_by_one_are_the_loop_many_times() -> None:
-    compare(range(CASES, 10 * CASES))
+    compare(seeds(CASES, 3 * CASES))
 
 
 def test_a_fill_in_parts_is_one_entry() -> None:

@@ -43,7 +43,7 @@ def test_a_day_of_chaos_ends_well(database: Database, seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", seeds(10_000, 3, 20))
+@pytest.mark.parametrize("first", seeds(10_000, 2, 20))
 def test_days_of_chaos_end_well(database: Database, first: int) -> None:
     for seed in range(first, first + 20):
         lived(seed, database())

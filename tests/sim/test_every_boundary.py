@@ -9,6 +9,7 @@ import pytest
 
 from atb.ledger.connect import Where
 from atb.venue.faults import Fault
+from tests.seeds import every
 from tests.sim.test_simulation import check
 from tests.sim.world import World
 
@@ -85,15 +86,15 @@ def test_killed_at_each_kind_of_boundary_of_what_is_unknown(where: Where) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(len(AGAIN)))
-def test_killed_at_every_boundary_and_again(where: Where, part: int) -> None:
+def test_killed_at_many_boundaries_and_again(where: Where, part: int) -> None:
     quiet = lived(where)
-    for number in range(1 + part, quiet.boundaries + 1, len(AGAIN)):
+    for number in range(1 + part, quiet.boundaries + 1, len(AGAIN) * every(3)):
         later = AGAIN[number % (len(AGAIN) - 1)]
         killed = lived(where, {number, number + later})
         assert NEVER_SENT & killed.fate.died.keys() or killed.trades() == quiet.trades(), (number, later)
 
 
 @pytest.mark.slow
-def test_killed_at_every_second_boundary_of_a_day_on_which_answers_are_lost(where: Where) -> None:
-    for number in range(1, lived(where, (0,), LOST).boundaries + 1, 2):
+def test_killed_at_many_boundaries_of_a_day_on_which_answers_are_lost(where: Where) -> None:
+    for number in range(1, lived(where, (0,), LOST).boundaries + 1, every(6)):
         lived(where, (number,), LOST)
