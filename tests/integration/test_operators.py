@@ -234,8 +234,8 @@ def rounds(server: Postgres, processes: ForkServerContext, folder: Path, seeds: 
     assert {0, 2, 9} <= set(codes)
 
 
-def test_24_rounds_of_operators_and_an_engine(server: Postgres, processes: ForkServerContext, tmp_path: Path) -> None:
-    rounds(server, processes, tmp_path, range(24))
+def test_ten_rounds_of_operators_and_an_engine(server: Postgres, processes: ForkServerContext, tmp_path: Path) -> None:
+    rounds(server, processes, tmp_path, range(10))
 
 
 @pytest.mark.slow
