@@ -26,6 +26,7 @@ from atb.strategy.model_registry import resolve_model
 from atb.strategy.signals import compute_signals
 from atb.venue.simulated import SIMULATED_START_MS, simulate_candles
 from tests.conftest import same_candles
+from tests.seeds import thinned
 from tests.unit.leaks.base import Planted, mean_of, trend
 from tests.unit.leaks.future import FUTURE, LastTenthByDate, NextCrash, NextJump, NextOpen, SeesTheHole, Sleeping
 from tests.unit.leaks.honest import HONEST, ROUNDING, Cautious, PandasMean
@@ -105,7 +106,7 @@ def accuse(cls: type[Planted], candles: Candles, report: GateReport) -> None:
         assert cls in COUNTERFACTUAL
 
 
-@pytest.mark.parametrize("cls", WINDOWED)
+@pytest.mark.parametrize("cls", thinned(WINDOWED, 4))
 def test_each_planted_fault_is_named_at_its_first_candle(cls: type[Planted]) -> None:
     accuse(cls, simulated(), check(cls, simulated()))
 
@@ -209,7 +210,7 @@ def refused_for_a_user(cls: type[Planted]) -> bool:
     return not report.passed and report.findings[0].kind == cls.kind
 
 
-@pytest.mark.parametrize("cls", [*USERS[::4], *UNSTABLE])
+@pytest.mark.parametrize("cls", [*USERS[::12], *UNSTABLE[::3]])
 def test_a_users_strategy_is_refused_for_the_same_faults(cls: type[Planted]) -> None:
     assert refused_for_a_user(cls)
 
@@ -367,7 +368,7 @@ def model_of(kind: str) -> Any:
 
 @pytest.mark.parametrize(
     ("name", "kind"),  # a model takes its time: for it the slow suite has the other kinds
-    [(name, kind) for name in SHIPPED for kind in KINDS if name != "ml_basic" or kind == "gaps"],
+    thinned([(name, kind) for name in SHIPPED for kind in KINDS if name != "ml_basic" or kind == "gaps"], 5),
 )
 def test_no_false_alarm_for_what_is_shipped(name: str, kind: str) -> None:
     no_alarm(name, kinds_of_candles(1_000)[kind], zlib.crc32(f"{name} {kind}".encode()), 150)
@@ -388,7 +389,7 @@ def test_no_false_alarm_on_long_series_of_every_kind(name: str, real_data: Path)
         no_alarm(name, history(real_data).window(start, start + 10_000), start, longest)
 
 
-@pytest.mark.parametrize("cls", AT_LOADING)
+@pytest.mark.parametrize("cls", thinned(AT_LOADING, 4))
 def test_loading_refuses_all_but_the_rarest(cls: type[Planted]) -> None:
     candles = simulated()
     strategy = made(cls, candles)
