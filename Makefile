@@ -8,7 +8,7 @@ SYMBOL ?=
 
 N ?= 1000
 CHAOS_RUNS ?= 1000
-JOBS ?= 3
+JOBS ?= 4
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: help setup dev demo test check slow chaos chaos-database bench lock clean

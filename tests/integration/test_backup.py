@@ -365,6 +365,7 @@ def test_on_tables_that_are_not_there_nobody_trades(desk: Desk) -> None:
     assert restored_fills(desk, ran) == 10 and "alive" not in ran.err
 
 
+@pytest.mark.slow
 def test_restores_killed_at_many_moments_change_nothing_or_all(desk: Desk) -> None:
     path = desk.backup()
     desk.trade(range(10, 12))

@@ -125,7 +125,7 @@ def without_times(text: str) -> list[str]:
 def test_a_server_that_does_not_come_back(victim: Victim, db: Shell) -> None:
     ran = interrupted(victim, db, "for good", "fills", "verify")
     assert ran.code == 6 and ran.out.splitlines() == LINES[:1]
-    assert "was lost. It did not come back: Nothing listens at" in ran.message and "atb db start" in ran.err
+    assert "was lost. It did not come back: Nothing listens at" in ran.message and "Start that server" in ran.err
 
 
 def test_a_full_server_has_a_connection_for_whoever_waits(victim: Victim, db: Shell) -> None:

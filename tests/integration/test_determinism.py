@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.integration.shell import RUN, SHORT, Shell, stable
 
 
@@ -45,6 +47,7 @@ def test_cached_predictions_change_nothing(shell: Shell) -> None:
     assert list((shell.cache / "predictions").rglob("*"))
 
 
+@pytest.mark.slow
 def test_the_compiled_engine_gives_the_same_numbers(shell: Shell) -> None:
     ran = [shell(*RUN, *SHORT, "--engine", engine, "--json", ok=True) for engine in ("plain", "compiled", "compiled")]
     told, runs = [r.json for r in ran], [stable(r) for r in ran]

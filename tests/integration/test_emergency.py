@@ -291,6 +291,7 @@ def test_with_everything_else_broken(shell: Shell, exchange: Exchange) -> None:
     is_flat(exchange, "0.00001")
 
 
+@pytest.mark.slow
 def test_an_engine_that_hung_between_commit_and_send_goes_on_after_the_close(
     shell: Shell, exchange: Exchange, tmp_path: Path
 ) -> None:

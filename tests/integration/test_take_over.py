@@ -135,6 +135,7 @@ def test_of_two_that_start_at_once_one_trades_and_the_other_says_who(place: Plac
     check(place)
 
 
+@pytest.mark.slow
 def test_ended_and_begun_again_at_once(place: Place) -> None:
     """The runbook's pkill, and the start that follows it: the signal that pkill sends, to the one process it would find."""
     first = place.buy()

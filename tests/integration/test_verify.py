@@ -205,6 +205,7 @@ def test_a_backup_remembers_and_forgets_nothing(db: Shell, ledger: Book) -> None
     assert ran.code == 7 and "1 entry gone" in ran.message
 
 
+@pytest.mark.slow
 def test_after_a_restore_the_shorter_chain_is_explained(db: Shell, ledger: Book) -> None:
     dump = db("db", "backup", "--json", ok=True).json
     restores: list[Callable[[], object]] = [
@@ -274,6 +275,7 @@ def test_a_restore_explains_what_it_took_and_no_later_loss(db: Shell, ledger: Bo
     assert ran.code == 7 and "1 entry gone" in ran.message
 
 
+@pytest.mark.slow
 def test_a_plain_dump_does_not_bring_the_excuse_of_another_restore(db: Shell, ledger: Book) -> None:
     """The stamp's row is in it, too; what it says was so of the tables that were there before."""
     dump = db("db", "backup", "--json", ok=True).json
@@ -338,6 +340,7 @@ def test_who_looked_earlier_does_not_overwrite_who_looked_later(db: Shell, ledge
         assert Remembered(connection, where, db.home).look(connection).gone == []
 
 
+@pytest.mark.slow
 def test_many_at_once_while_entries_are_written(db: Shell, ledger: Book) -> None:
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(db.many, [("db", "verify")] * 6)

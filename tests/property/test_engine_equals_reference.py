@@ -19,7 +19,7 @@ from tests.reference.engine import RefCandle, RefMarket, RefPolicy, RefResult, r
 from tests.seeds import seeds
 
 HOUR_MS = 3_600_000
-CASES = 3000
+CASES = 1500
 
 
 class Case:

@@ -65,7 +65,8 @@ def drawn(seed: int) -> Draw:
     owner = rng.choice((0.0, 0.0, 0.08))
     return Draw(
         rng.randint(8, LONGEST_ROWS), rng.choice((0.001, 0.003, 0.012)), frozenset({rng.randint(1, 300)}),
-        [fault for fault in (*FAULTS, *MORE_FAULTS) if rng.random() < 0.6], rng.choice((0.0, 0.0, 0.2)),
+        [f for f in (*FAULTS, *MORE_FAULTS) if rng.random() < 0.6 and not (owner and f.kind == "overlooked")],
+        rng.choice((0.0, 0.0, 0.2)),
         owner > 0 or rng.random() < 0.5, owner, rng.choice((0.0, 0.05)), rng.choice((0.0, 0.0, 0.01, 0.03)),
         rng.choice((0, 0, 300, 900)),
     )  # fmt: skip

@@ -50,7 +50,7 @@ def test_days_of_chaos_end_well(database: Database, first: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", AT_THE_EXCHANGE)
+@pytest.mark.parametrize("name", ["unknown", "looking-up", "ends"])  # the others need their fault: test_it_can_fail
 def test_without_a_guard_something_is_found(database: Database, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(*AT_THE_EXCHANGE[name].switched_off)
     assert any(run(seed, database()).findings for seed in BUSY)

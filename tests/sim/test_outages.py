@@ -78,6 +78,7 @@ def test_many_days_with_outages_end_well(database: Callable[[], Where], tmp_path
     behind_a_door(database(), tmp_path, seed)
 
 
+@pytest.mark.slow
 def test_a_day_on_which_the_server_is_killed(database: Callable[[], Where], victim: Victim, tmp_path: Path) -> None:
     through(database(), Weather(victim, 1, 0.003, 500), tmp_path, 1)
 

@@ -13,6 +13,7 @@ from atb.core.orders import NewOrder, SeenOrder
 from atb.ledger.connect import Where
 from atb.venue.broker import Window
 from atb.venue.faults import Fault, FaultPlan
+from tests.seeds import thinned
 from tests.sim.test_simulation import check
 from tests.sim.world import World
 
@@ -64,7 +65,7 @@ def done(where: Where) -> Iterator[Callable[[World], None]]:
     yield end
 
 
-@pytest.mark.parametrize("reason", ["lot", "min_notional", "market_closed", "account", "refused"])
+@pytest.mark.parametrize("reason", thinned(["lot", "min_notional", "market_closed", "account", "refused"], 3))
 def test_a_sale_that_is_refused_leaves_what_is_held_protected(
     where: Where, done: Callable[[World], None], reason: str
 ) -> None:
@@ -84,7 +85,7 @@ def test_a_sale_that_is_refused_leaves_what_is_held_protected(
     done(world)
 
 
-@pytest.mark.parametrize("reason", ["price", "lot", "refused", "too_many_stops"])
+@pytest.mark.parametrize("reason", thinned(["price", "lot", "refused", "too_many_stops"], 4))
 def test_a_stop_that_is_refused_rests_a_little_wider_and_is_watched(
     where: Where, done: Callable[[World], None], reason: str
 ) -> None:

@@ -106,7 +106,7 @@ class TradingState:
         if touched.refolded:
             self._corrected(touched.refolded, money, entry.body)
         elif entry.kind == "fill" and s is not None:
-            self._executed(s, before, ZERO if touched.closed else self.held(s), entry.body)
+            self._executed(s, before, self.held(s), entry.body)
         assert moves or not touched.refolded
         for name in touched.orders:
             self._order(self.books.orders[name])
