@@ -102,6 +102,7 @@ def test_one_that_hangs_loses_it_with_its_lease(start: Start, url: str) -> None:
     assert len(row) == 1 and "its lease ran out" in row[0][0]
 
 
+@pytest.mark.slow
 def test_one_that_hangs_in_the_middle_of_an_append(start: Start) -> None:
     """The database's lock on the account is its own: when its lease has run out, its connection is ended."""
     first = start(lease_s=1, hang_in_append=1)

@@ -127,6 +127,7 @@ def test_only_old_backups_of_ours_go(desk: Desk) -> None:
     assert {other, young} <= {path.name for path in desk.backups.iterdir()}
 
 
+@pytest.mark.slow
 def test_truncated_dumps_are_refused(desk: Desk) -> None:
     path = desk.backup()
     packed, text = path.read_bytes(), gzip.decompress(path.read_bytes())
@@ -166,6 +167,7 @@ def test_altered_dumps_are_refused(desk: Desk) -> None:
     assert desk.fills() == 10
 
 
+@pytest.mark.slow
 def test_the_live_database_may_be_the_damaged_one(desk: Desk) -> None:
     path = desk.backup()
     desk.sql("ALTER TABLE entries DISABLE TRIGGER ALL")
@@ -257,6 +259,7 @@ def killings(start: Callable[[], subprocess.Popen[str]], whole_s: float) -> Iter
         yield process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_backups_killed_at_many_moments_leave_a_good_one_and_no_trace(desk: Desk) -> None:
     good = desk.backup()
     stamp = desk.sql("SELECT * FROM backup_stamp")

@@ -220,6 +220,7 @@ def test_what_is_not_held_any_more_is_not_sold_again(db: Shell, ledger: Book) ->
         record_exit(line, held, price=Decimal(1), quantity=None, reason="again", evidence="test")
 
 
+@pytest.mark.slow
 def test_an_engine_that_hangs_does_not_keep_its_authority(db: Shell, ledger: Book) -> None:
     url, lock = db.env["DATABASE_URL"], "SELECT * FROM authority WHERE account_id = %s FOR UPDATE"
     with psycopg.connect(url) as hung, psycopg.connect(url) as innocent:
@@ -546,6 +547,7 @@ def test_how_query_answers(db: Shell) -> None:
     assert ran.out == "1\n2\n" and "only the first 2 rows" in ran.err
 
 
+@pytest.mark.slow
 def test_urls_that_lead_nowhere(server: Postgres, tmp_path: Path) -> None:
     good = server.url("ai_trading_bot")
     cases = [
@@ -621,6 +623,7 @@ def test_all_that_the_url_says_reaches_psql_and_pg_dump(server: Postgres, db: Sh
     shell("db", "backup", "--verify", shell("db", "backup", "--json", ok=True).json["path"], ok=True)
 
 
+@pytest.mark.slow
 def test_how_long_to_wait_for_a_server_is_the_urls_to_say(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://u:sEcret@127.0.0.1:{silent.getsockname()[1]}/db"
@@ -674,6 +677,7 @@ def test_a_schema_that_is_newer_or_older(db: Shell, ledger: Book) -> None:
     assert db("db", "migrate").code == 6
 
 
+@pytest.mark.slow
 def test_down_and_up_again(server: Postgres, db: Shell) -> None:
     ran = db("db", "downgrade", "base")
     assert ran.code == 2 and "drops every table" in ran.message

@@ -251,6 +251,7 @@ def test_killed_server_heals_and_keeps_what_was_committed(home: Path) -> None:
         assert ask(again, "SELECT count(*) || ' ' || min(n) FROM t") == "50 0"
 
 
+@pytest.mark.slow
 def test_busy_orphans_are_ended(home: Path) -> None:
     server = start(home, first_port=PORT)
     with connected(server) as busy:
@@ -657,6 +658,7 @@ def test_systemd_that_gives_a_scope(home: Path, tmp_path: Path, monkeypatch: pyt
     assert "--scope" in (tmp_path / "asked").read_text()
 
 
+@pytest.mark.slow
 def test_stop_that_is_not_heard_becomes_an_immediate_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server = start(home, first_port=PORT)
     tell(server, "CREATE TABLE t AS SELECT 1 AS n")

@@ -192,6 +192,7 @@ def test_every_third_request_fails_otherwise(shell: Shell, exchange: Exchange, f
     closes_while_failing(shell, exchange, **fault)
 
 
+@pytest.mark.slow
 def test_without_the_database(shell: Shell, exchange: Exchange) -> None:
     out = {**shell.env, "DATABASE_URL": NOWHERE}
     with Engine(shell, "hold", "BTCUSDT", "ETHUSDT") as engine:

@@ -82,6 +82,7 @@ def test_work_without_a_network_needs_no_heavy_library(shell: Shell, args: tuple
     assert "numpy" in modules or args[0] == "data"
 
 
+@pytest.mark.slow
 def test_stored_machine_code_is_linked_without_the_compiler(shell: Shell) -> None:
     args = ("backtest", "sma_cross", "--symbol", "BTCUSDT", "--engine", "compiled", "--json")
     assert {"numba", "llvmlite"} <= imported(shell, *args)  # the first run compiles

@@ -246,6 +246,7 @@ def test_an_engine_of_another_atb_home_is_named(shell: Shell, url: str, tmp_path
         assert ran.code == 9 and f"kill -TERM {running.process.pid}" in ran.err and running.process.poll() is None
 
 
+@pytest.mark.slow
 def test_an_engine_is_stopped_while_the_database_is_down(shell: Shell, start: Start) -> None:
     away = {"DATABASE_URL": "postgresql://u:p@127.0.0.1:1/x"}
     running = start("paper:one")
@@ -325,6 +326,7 @@ def test_a_halt_and_a_resume_that_lets_the_drawdown_begin_anew(shell: Shell, one
     shell("db", "verify", ok=True)
 
 
+@pytest.mark.slow
 def test_a_halt_without_the_database_is_a_file_that_resume_clears(shell: Shell, one: Book) -> None:
     away = {**shell.env, "DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none"}
     ran = shell("live", "halt", "--reason", "the disk", "--account", "paper:one", env=away)

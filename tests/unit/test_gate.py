@@ -111,7 +111,7 @@ def test_each_planted_fault_is_named_at_its_first_candle(cls: type[Planted]) -> 
     accuse(cls, simulated(), check(cls, simulated()))
 
 
-@pytest.mark.parametrize("cls", UNSTABLE)
+@pytest.mark.parametrize("cls", thinned(UNSTABLE, 3))
 def test_whoever_answers_differently_is_unstable(cls: type[Planted]) -> None:
     accuse(cls, simulated(), check(cls, simulated()))
 
@@ -221,7 +221,7 @@ def test_every_planted_fault_is_refused_in_a_users_strategy(cls: type[Planted]) 
     assert refused_for_a_user(cls)
 
 
-@pytest.mark.parametrize("cls", LATE)
+@pytest.mark.parametrize("cls", thinned(LATE, 4))
 def test_a_lag_is_fatal_for_shipped_strategies_and_a_warning_for_others(cls: type[Planted]) -> None:
     for shipped in (True, False):
         report = check_fully(cls(), simulated(), exact=shipped, lag_is_fatal=shipped)
@@ -291,7 +291,7 @@ def test_rounding_that_changes_a_decision_is_refused(min_confidence: float) -> N
     assert [f.kind for f in other.findings if f.kind != "lag"] == ["rounding"]
 
 
-@pytest.mark.parametrize("cls", HONEST)
+@pytest.mark.parametrize("cls", thinned(HONEST, 3))
 def test_the_honest_pass(cls: type[Strategy]) -> None:
     for candles in (simulated(1_500), *(() if cls is Cautious else (gappy(simulated(1_500, seed=11)),))):
         report = check(cls, candles)
@@ -374,7 +374,7 @@ def test_no_false_alarm_for_what_is_shipped(name: str, kind: str) -> None:
     no_alarm(name, kinds_of_candles(1_000)[kind], zlib.crc32(f"{name} {kind}".encode()), 150)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", thinned(SHIPPED, 4))
 def test_no_false_alarm_on_real_candles(name: str, real_data: Path) -> None:
     no_alarm(name, history(real_data).window(60_000, 61_000), 1, 150)
 
@@ -429,7 +429,7 @@ class Counting(Planted):
         return np.sign(candles.close - candles.open)
 
 
-@pytest.mark.parametrize("lookback", [1, 20, 100, 256, 257, 1_000, 3_000, 5_000, 9_000])
+@pytest.mark.parametrize("lookback", thinned([1, 20, 100, 256, 257, 1_000, 3_000, 5_000, 9_000], 3))
 def test_ten_thousand_candles_are_far_fewer_than_ten_thousand_calls(lookback: int) -> None:
     """What a call costs, a millisecond for pandas, decides how long the gate takes: at most some seconds."""
 
