@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FILLS = 20_000
 FIRST_PORT = 55480
-FOLD_LIMIT, READ_LIMIT, AUDIT_LIMIT = 45.0, 4.0, 3.0
+FOLD_LIMIT, READ_LIMIT, AUDIT_LIMIT = 70.0, 4.0, 3.0
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 
