@@ -26,7 +26,7 @@ from atb.venue.ccxt_broker import open_broker
 from atb.venue.ccxt_session import Barred, host_of
 from atb.venue.coinbase_broker import CoinbaseBroker, CoinbaseSession
 from atb.venue.coinbase_orders import KINDS
-from atb.venue.rate_budget import LIMITS, RateBudget
+from atb.venue.rate_budget import LIMITS, Priority, RateBudget
 from tests.venue.broker_case import BTC_USD, ETH_USD, NOW, PATIENCE, Case
 from tests.venue.broker_case import coinbase_desk as desk
 from tests.venue.exchange import Fault
@@ -403,6 +403,20 @@ def test_too_fast_is_refused_and_the_second_after_it_goes_on(tmp_path: Path) -> 
         assert private.silent_s() <= 1
         time.sleep(1.0)
         assert broker.place(case.order(symbol=BTC_USD), case.window()).state == "filled"
+
+
+@pytest.mark.parametrize("side", ["buy", "sell"])
+def test_an_order_waits_for_the_next_second_when_this_one_is_full(tmp_path: Path, side: str) -> None:
+    with desk(folder=tmp_path) as case:
+        broker = broker_of(case)
+        broker.now_ms()
+        private = RateBudget(tmp_path, host_of(case.server.url) + " private", LIMITS["coinbase private"])
+        order = case.order(side, symbol=BTC_USD)
+        while private.take(1, Priority.PROTECT) == 0:
+            pass
+        full = int(time.time())
+        assert broker.place(order, case.window()).state == "filled"
+        assert int(time.time()) > full
 
 
 def test_the_exchange_s_limit_is_kept_from_here(tmp_path: Path) -> None:

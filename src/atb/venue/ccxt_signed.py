@@ -28,6 +28,7 @@ UNSIGNED = "the key's secret cannot sign: it is not whole, or not of this exchan
 LOOK_UP = "It is looked up by its client id before anything else is done."
 READ_WINDOW_MS = 5000  # a late answer to a question does no harm
 ORDERS_WINDOW_S = 10.0  # the shortest time in which Binance counts an account's orders
+WORTH_WAITING_S = 1.0  # Coinbase counts by the second; the window of what is told is longer than that
 IDLE_S = 30.0  # a kept connection that was silent for longer may be dead without our knowing
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ class SignedSession(Session):
 
         `read` raises `unusable(...)` for an answer of the wrong shape, which leaves the outcome unknown.
         """
-        if wait_s := self._take(endpoint, priority):
+        if wait_s := self._room_in_s(endpoint, priority):
             raise OrderRefused(f"{what}: {self.host} is not asked for another {wait_s:.1f} s.", "too_fast", wait_s)
         self._drop_idle_connection()
         outer = handled()
@@ -80,6 +81,13 @@ class SignedSession(Session):
         elif self.clock.is_old():
             with contextlib.suppress(ExchangeUnavailable, ExchangeRefused):
                 self.clock.measure()
+
+    def _room_in_s(self, endpoint: str, priority: Priority) -> float:
+        """0.0: its weight is taken, after a moment where that was enough. Else for how many seconds there is no room."""
+        end = time.monotonic() + WORTH_WAITING_S
+        while (wait_s := self._take(endpoint, priority)) and time.monotonic() + wait_s <= end:
+            time.sleep(wait_s)
+        return wait_s
 
     def _must_have_signed(self, what: str) -> None:
         """Raises where ccxt did not come to the point of sending anything."""
