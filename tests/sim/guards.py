@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import pytest
+
 from atb.core.orders import FINAL, NewOrder, SeenOrder
-from atb.execution import spooling_journal
+from atb.execution import executor, fills, spooling_journal
 from atb.execution.executor import Executor
 from atb.execution.spool import Merged, Spool
 from atb.ledger.entries import Entry
@@ -17,16 +19,18 @@ CONCLUDE = Executor._conclude
 
 
 class Guard(NamedTuple):
-    """where, name: what protects; worse: what is put there. fault: at the exchange, what it is for."""
+    """where, name: what protects; worse: what is put there. fault: at the exchange, what it is for. also: guards that would make
+    up for this one, and are switched off with it."""
 
     where: Any
     name: str
     worse: Any
     fault: Fault = Fault("*", "outage")
+    also: Sequence[Guard] = ()
 
-    @property
-    def switched_off(self) -> tuple[Any, str, Any]:
-        return self.where, self.name, self.worse
+    def switch_off(self, patch: pytest.MonkeyPatch) -> None:
+        for guard in (self, *self.also):
+            patch.setattr(guard.where, guard.name, guard.worse)
 
 
 def unknown_is_rejected(self: Executor, orders: Sequence[NewOrder], state: str, reason: str) -> None:
@@ -67,20 +71,26 @@ def never_folds_anew(self: Executor) -> bool:
     return False
 
 
-def enters_all_the_same(entry: Entry) -> bool:
+def no(*_: object) -> bool:
     return False
 
 
+LATE = (  # what was taken for never sent is found all the same
+    Guard(executor, "may_have_arrived", no),
+    Guard(fills, "is_awaited", no),
+    Guard(Executor, "revive", no),
+)
 AT_THE_EXCHANGE = {
-    "unknown": Guard(Executor, "_conclude", unknown_is_rejected, Fault("*", "unknown_after", 0.3)),
-    "waiting": Guard(Executor, "_long_ago", never_waits, Fault("*", "held_up", 0.5, ms=1_900)),
-    "executions": Guard(Executor, "_record", ends_without_executions, Fault("fills", "late", 0.9, ms=400_000)),
-    "looking-up": Guard(Executor, "_find", never_looks_up, Fault("*", "unknown_after", 0.3)),
-    "ends": Guard(Executor, "_book_ends", no_end_is_looked_for, Fault("*", "vanishes", 0.5, ms=60_000)),
+    "unknown": Guard(Executor, "_conclude", unknown_is_rejected, Fault("*", "unknown_after", 0.3), LATE),
+    "waiting": Guard(Executor, "_long_ago", never_waits, Fault("*", "held_up", 0.5, ms=1_900), LATE),
+    "executions": Guard(Executor, "_record", ends_without_executions, Fault("fills", "late", 0.9, ms=400_000), LATE),
+    "looking-up": Guard(Executor, "_find", never_looks_up, Fault("*", "unknown_after", 0.3), LATE),
+    "ends": Guard(Executor, "_book_ends", no_end_is_looked_for, Fault("*", "vanishes", 0.5, ms=60_000), LATE),
+    "late": Guard(Executor, "revive", no, Fault("*", "overlooked", 0.3, ms=40_000), LATE[:2]),
 }
 WITHOUT_DATABASE = {
     "merging": Guard(Spool, "merge", forgets),
     "folding-anew": Guard(Executor, "_folds_anew", never_folds_anew),
-    "no-entries": Guard(spooling_journal, "_enters", enters_all_the_same),
+    "no-entries": Guard(spooling_journal, "_enters", no),
 }
 GUARDS = {**AT_THE_EXCHANGE, **WITHOUT_DATABASE}

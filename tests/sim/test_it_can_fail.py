@@ -23,8 +23,9 @@ def violated(where: Callable[[], Where], fault: Fault, worlds: int) -> bool:
             world.live()
             world.calm_down()
             check(world)
-            orders = world.session.state.books.orders.values()
-            assert not [o for o in orders if "insufficient" in o.reason], "what was sold already was sold again"
+            if fault.kind != "overlooked":  # of a hidden sale nobody can know that it was done
+                orders = world.session.state.books.orders.values()
+                assert not [o for o in orders if "insufficient" in o.reason], "what was sold already was sold again"
         except (AssertionError, AtbError, KeyError):
             return True
         finally:
@@ -36,7 +37,7 @@ def violated(where: Callable[[], Where], fault: Fault, worlds: int) -> bool:
 @pytest.mark.parametrize("name", AT_THE_EXCHANGE)
 def test_without_a_guard_something_is_found(server: Postgres, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     guard = AT_THE_EXCHANGE[name]
-    monkeypatch.setattr(*guard.switched_off)
+    guard.switch_off(monkeypatch)
     assert violated(lambda: server.where(server.database()), guard.fault, 24)
 
 

@@ -97,7 +97,7 @@ def test_without_a_guard_something_is_found(
     database: Callable[[], Where], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     guard = WITHOUT_DATABASE[name]
-    monkeypatch.setattr(*guard.switched_off)
+    guard.switch_off(monkeypatch)
     if guard.where is spooling_journal:
         monkeypatch.setattr(MortalJournal, "away", False)  # the plan's own look at it, too
     for seed in BUSY:
