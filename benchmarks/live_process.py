@@ -61,7 +61,7 @@ def starts(quick: bool) -> list[Row]:
 
 def begun(where: Where, folder: Path, url: str, names: Sequence[str], account: str) -> tuple[dict[str, float], float]:
     """Seconds of the stages of one start, and the megabytes that the process had at most."""
-    traded_before(where, names, account)
+    before = traded_before(where, names, account)
     env = environment() | {"ATB_HOME": str(folder), "ATB_BINANCE_API_URL": url}
     env.pop("DATABASE_URL", None)
     command = [
@@ -83,7 +83,7 @@ def begun(where: Where, folder: Path, url: str, names: Sequence[str], account: s
     try:
         with Lines(process) as lines:
             mode = lines.when("*** PAPER")
-            session, decided = written(where, account)
+            session, decided = written(where, account, before)
             memory_mb = most_memory_mb(process.pid)
     finally:
         process.kill()
@@ -127,13 +127,15 @@ class Lines:
         raise RuntimeError(f"'{text}' was never said: {''.join(line for _, line in self.said)}")
 
 
-def written(where: Where, account: str) -> tuple[float, float]:
-    """When the session of the account was opened, and when its first decision was written down."""
-    query = "SELECT max(id) FROM trading_sessions WHERE account_id = (SELECT id FROM accounts WHERE name = %s)"
+def written(where: Where, account: str, before: int) -> tuple[float, float]:
+    """When the session of the account after session `before` was opened, and when its first decision was written down."""
+    query = (
+        "SELECT max(id) FROM trading_sessions WHERE account_id = (SELECT id FROM accounts WHERE name = %s) AND id > %s"
+    )
     until = time.monotonic() + WAIT_S
     with connect(where) as connection:
-        (number,) = connection.execute(query, (account,)).fetchone() or (0,)
         while time.monotonic() < until:
+            (number,) = connection.execute(query, (account, before)).fetchone() or (None,)
             opened, decided = (connection.execute(DECIDED, (kind, number)).fetchone() for kind in ("session", "mark"))
             connection.rollback()
             if opened is not None and decided is not None and decided[0] is not None:
@@ -142,8 +144,8 @@ def written(where: Where, account: str) -> tuple[float, float]:
     raise RuntimeError("Nothing was decided.")
 
 
-def traded_before(where: Where, names: Sequence[str], account: str) -> None:
-    """An account that was traded until some candles ago, and holds nothing."""
+def traded_before(where: Where, names: Sequence[str], account: str) -> int:
+    """An account that was traded until some candles ago, and holds nothing: its session."""
     clock, rules = SystemClock(), make_rules(POLICY, 10.0, 5.0)
     traded = [
         Traded(Symbol(n, n[:-4], "USDT"), MarketRules(n, Decimal("0.00001"), Decimal("0.01"), Decimal(5), "bench", ""))
@@ -158,6 +160,7 @@ def traded_before(where: Where, names: Sequence[str], account: str) -> None:
     }  # fmt: skip
     session.executor.append([Entry(f"mark:1m:{last}", "mark", moment(last + MINUTE_MS), body, session.id)])
     session.end("STOPPED", moment(clock.now_ms()))
+    return session.id
 
 
 def most_memory_mb(pid: int) -> float:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from atb.core.errors import UsageError, nearest
 from atb.core.keys import ApiKey
+from atb.core.toml_file import read_toml
 from atb.core.variables import is_on, root, seconds, switch
 
 if TYPE_CHECKING:
@@ -167,20 +168,11 @@ def trading_disabled() -> str:
         if is_on(_read_dotenv(Path(".env"))[0].get("DISABLE_TRADING", "")):
             return f"DISABLE_TRADING in {Path('.env').absolute()}"
         own = Path("atb.toml")
-        if own.is_file() and is_on(str(_toml(own).get("disable_trading", ""))):
+        if own.is_file() and is_on(str(read_toml(own).get("disable_trading", ""))):
             return f"disable_trading in {own.absolute()}"
     except UsageError as error:
         return error.what
     return ""
-
-
-def _toml(path: Path) -> dict[str, object]:
-    import tomllib
-
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path.absolute()} cannot be read: {error}.") from None
 
 
 def _folder(env: Mapping[str, str], name: str, default: Path) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from atb.core.errors import AtbError, DataError, UsageError
@@ -366,6 +366,7 @@ def test_any_bytes_as_csv_are_refused_but_never_a_crash(tmp_path: Path, content:
     st.sampled_from(HEADER),
     st.text(st.characters(codec="utf-8", exclude_characters='\n\r,"'), max_size=9),
 )
+@example(2, "open", "OPEN")
 def test_a_spoilt_field_is_refused_at_its_own_line(tmp_path: Path, line: int, name: str, text: str) -> None:
     path = written(tmp_path / "a.csv", with_field(line, name, text))
     try:

@@ -105,6 +105,14 @@ def test_what_is_sold_by_hand_while_an_exit_waits_is_not_sold_twice(books: Books
     assert step(books) == NOTHING
 
 
+def test_what_goes_through_zero_in_one_fill_is_what_the_books_say(books: Books) -> None:
+    books.hold()
+    books.fill("2", "sell", "1.3", "101")  # the owner, with coins of his own
+    assert (books.state.held(0), books.state.position(0).qty) == (Decimal("-0.3"), -300)
+    books.fill("3", "buy", "0.8", "99")
+    assert (books.state.held(0), books.state.position(0).qty) == (Decimal("0.5"), 500)
+
+
 def test_what_comes_back_is_protected_at_the_level_it_had(books: Books) -> None:
     """An exit recorded by hand is taken back: the exchange tells of another one, of less."""
     books.hold()

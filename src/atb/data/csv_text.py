@@ -85,13 +85,14 @@ def _header(path: Path, hint: str) -> tuple[list[str], str]:
 
 def _explain(path: Path, header: list[str], delimiter: str, numbers: tuple[str, ...]) -> str:
     """What is wrong with the first bad line; empty when all look well."""
-    line = 0
-    for line, text in _lines(path):
+    lines = _lines(path)
+    line, _ = next(lines, (0, ""))
+    for line, text in lines:
         fields = _fields(text, delimiter)
         if len(fields) != len(header):
             return f": line {line} has {len(fields)} columns, the header has {len(header)}."
         for name, field in zip(header, fields, strict=True):
-            if plain(name) in numbers and plain(name) != plain(field) and field and not _is_number(field):
+            if plain(name) in numbers and field and not _is_number(field):
                 return f": column {plain(name)}, line {line}: '{field[:40]}' is not a number."
     return " holds no candles." if line <= 1 else ""
 

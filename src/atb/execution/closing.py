@@ -35,9 +35,8 @@ TRYING_S = 60.0
 PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0  # between looks, while something is left,
 UNKNOWN_PAUSE_S = 0.4  # or while it is not known whether an order arrived
 UNKNOWN = ("intent", "unknown")
-MARGIN_MS = (
-    1_500  # two measurements of the exchange's clock may differ, and at Coinbase a sale ends with a whole second
-)
+# Two measurements of the exchange's clock may differ, and at Coinbase a sale ends with a whole second.
+MARGIN_MS = 1_500
 ENOUGH = 6  # looks at coins that are not there
 COMPARE_FROM = 2  # looks that leave something, after which what came and went is asked for
 

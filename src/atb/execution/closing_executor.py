@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
-from atb.core.money import floor_to
 from atb.core.orders import NewOrder
 from atb.core.policy import make_policy
 from atb.core.timeframe import in_ms
@@ -14,6 +13,7 @@ from atb.core.types import symbol_for
 from atb.engine.reasons import STOP_LOSS
 from atb.engine.rules import make_rules
 from atb.execution.compared import identity_of
+from atb.execution.dust import is_too_little, whole_lots
 from atb.execution.executor import MOST_STEPS, SETTLE_MS, Executor
 from atb.execution.fills import Event
 from atb.execution.journaled import Journal, entries_after
@@ -25,8 +25,6 @@ from atb.ledger.entries import Entry
 from atb.ledger.records import FINAL_STATES, Order
 from atb.venue.broker import Broker
 from atb.venue.market_rules import rules_for
-
-PRICE_MARGIN = Decimal("1.1")  # by so much the last price that is known may be wrong, for what is worth the least order
 
 
 class ClosingExecutor(Executor):
@@ -51,14 +49,8 @@ class ClosingExecutor(Executor):
     def could_be_sold(self, s: int) -> Decimal:
         """How much of what is held the exchange's rules let anybody sell. That it refused a sale is no reason alone to give
         up a position: the coins are there still."""
-        symbol, rules = self.state.traded[s]
-        held = self.state.held(s)
-        qty = max(floor_to(held, rules.lot), Decimal(0))
-        price = self.state.books.prices.get((symbol.market, symbol.id))
-        if qty < (rules.min_qty or 0):
-            return Decimal(0)
-        too_little = price is not None and qty * price < PRICE_MARGIN * rules.min_notional
-        return Decimal(0) if too_little and self.told.offers(s, held).dust else qty
+        refused = self.offers(s).dust and is_too_little(self.state, s)
+        return Decimal(0) if refused else whole_lots(self.state, s)
 
     def protect(self, s: int) -> None:
         """Its stop again, for what was not sold: unless an order works, or may, that has the coins."""

@@ -11,6 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from atb.core.money import floor_to
 from atb.ledger.entries import Entry, fill_id
 from atb.ledger.records import exactly, rounded
 
@@ -20,6 +21,22 @@ if TYPE_CHECKING:
 ZERO = Decimal(0)
 PREFIX = "dust:"  # of the ids of its entries, and of the trade ids of its fills: no exchange has such
 REASON = "dust"
+MARGIN = Decimal("1.1")  # the price may have moved by so much since we saw it
+
+
+def whole_lots(state: TradingState, s: int) -> Decimal:
+    """What is held of symbol s that an order's quantity can name: whole lots, and no fewer than an order has at least."""
+    rules = state.traded[s].rules
+    qty = max(floor_to(state.held(s), rules.lot), ZERO)
+    return qty if qty >= (rules.min_qty or ZERO) else ZERO
+
+
+def is_too_little(state: TradingState, s: int) -> bool:
+    """Nothing of what is held could be sold, by the rules as we know them. A refusal alone does not say so: an order may be
+    too large, too."""
+    symbol, rules = state.traded[s]
+    qty, price = whole_lots(state, s), state.books.prices.get((symbol.market, symbol.id))
+    return qty == 0 or (price is not None and qty * price < rules.min_notional * MARGIN)
 
 
 def is_dust(body: Mapping[str, Any]) -> bool:

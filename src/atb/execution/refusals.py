@@ -10,6 +10,7 @@ from atb.core.errors import DataError, ExchangeRefused, UsageError
 from atb.core.money import floor_to
 from atb.core.types import MarketRules
 from atb.engine.reasons import REASON_NAMES
+from atb.execution.dust import is_too_little
 from atb.execution.fills import NOT_TOLD, Event
 from atb.execution.plan import Wanted, as_resting
 from atb.execution.traded import Traded
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 PASSING = ("too_fast", "clock", "not_sent", "barred")  # it says nothing about the order
 SIZE = ("min_notional", "lot")
-MARGIN = Decimal("1.1")  # the price may have moved by so much since we saw it
 LONGEST_SILENCE_MS = 60_000  # however long the exchange wants nothing of us, it is tried again after this
 
 
@@ -37,7 +37,7 @@ def refused(e: Executor, s: int, wanted: Sequence[Wanted], error: ExchangeRefuse
         return False
     if reason == "insufficient_balance":
         return _sell_what_is_free(e, s, wanted[0].order.qty)
-    if reason in SIZE and _is_too_little(e, s):
+    if reason in SIZE and is_too_little(e.state, s):
         e.told.too_little(s, e.state.held(s))
         return False
     if all(w.purpose in ("stop", "take") for w in wanted):
@@ -65,15 +65,6 @@ def _learn(e: Executor, s: int) -> bool:
 
 def _numbers(rules: MarketRules) -> tuple[Decimal | None, ...]:
     return rules.lot, rules.tick, rules.min_notional, rules.min_qty, rules.max_qty
-
-
-def _is_too_little(e: Executor, s: int) -> bool:
-    """Nothing of what is held could be sold, by the rules as we know them. A refusal alone does not say so: an order may be
-    too large, too."""
-    symbol, rules = e.state.traded[s]
-    held = floor_to(e.state.held(s), rules.lot)
-    worth = held * e.state.books.prices[symbol.market, symbol.id]
-    return held <= 0 or held < (rules.min_qty or 0) or worth < rules.min_notional * MARGIN
 
 
 def _sell_what_is_free(e: Executor, s: int, asked: Decimal) -> bool:

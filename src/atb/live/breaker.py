@@ -41,9 +41,8 @@ class Breaker:
 def limit_passed(stepper: Stepper, equity: float, open_ms: int) -> str:
     """Which limit an equity between closes is past, in words; empty where none. The limits are those of a close."""
     a, rules = stepper.account, stepper.rules
-    day_equity = (
-        a.equity if open_ms >= a.day_end_ms else a.day_equity
-    )  # the first close of a day begins with the last one's
+    is_new_day = open_ms >= a.day_end_ms  # its first close begins with what the last one left
+    day_equity = a.equity if is_new_day else a.day_equity
     if equity < a.peak * (1.0 - rules.max_drawdown):
         under = 1.0 - equity / a.peak
         return f"equity {equity:,.2f} is {under:.1%} under its peak of {a.peak:,.2f}, past {rules.max_drawdown:.1%}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from atb.core.errors import UsageError, nearest
+from atb.core.toml_file import read_toml
 
 KINDS: Mapping[str, type] = {
     "provider": str, "timeframe": str, "policy": str, "check_interval": float, "on_halt": str, "stop_limit_offset": float,
@@ -19,12 +20,7 @@ def read_defaults(path: Path) -> dict[str, Any]:
     """By the option's name with underscores. Empty where there is no such file or no such table."""
     if not path.is_file():
         return {}
-    import tomllib
-
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("live", {})
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path.absolute()} cannot be read: {error}.") from None
+    table = read_toml(path).get("live", {})
     if not isinstance(table, dict):
         raise UsageError(f"{path.absolute()}: live must be a table, not {table!r}.", "Begin it with a line [live].")
     return {name: _checked(name, value, path) for name, value in table.items()}

@@ -73,9 +73,8 @@ class Feed:
         self.stale_after_s = stale_after_s or max(2 * look_every_s, min(self.step_ms, FRESH_MS) / 1000)
         self._tail, self._history, self._clock, self._tell = tail, history, clock, tell
         self._every_ms = round(look_every_s * 1000)
-        self.hurried: Collection[
-            str
-        ] = ()  # symbols that are looked at more often: nothing rests for what is held of them
+        # Symbols that are looked at more often: nothing rests for what is held of them.
+        self.hurried: Collection[str] = ()
         self._next_ms = 0 if after_ms is None else after_ms + self.step_ms  # the next row
         self._ahead_ms = 0
         self._looks = {s.symbol.id: Look() for s in self.series}

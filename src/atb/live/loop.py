@@ -147,7 +147,7 @@ class Loop:
         self.session.executor.watch(last)
         bare = self.session.executor.bare.now(self.clock.now_ms())
         self.feed.hurried = [state.traded[s].symbol.id for s in bare]
-        self.trader.trough(last)
+        self.trader.trough(running_mark(state, self.prices, self.clock.now_ms()).equity, last)
 
     def _too_late(self) -> str:
         """A decision from before an outage enters nothing. (On paper it is played when it was made.)"""

@@ -5,7 +5,7 @@ Nothing is written and nothing is sent here: whatever is wrong with the request 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from atb.core.errors import UsageError
@@ -73,7 +73,9 @@ def prepare(asked: LiveRequest, mode: Mode, desk: Desk) -> Ready:
     policy, notes = effective_policy(own, asked.policy_file, asked.policy_flags)
     _check_protection(policy, asked)
     symbols = symbols_of(asked)
-    strategies = tuple(_strategy(symbol, asked, desk, policy.min_confidence) for symbol in symbols)
+    strategies = tuple(_strategy(symbol, asked, desk) for symbol in symbols)
+    for symbol, strategy in _one_of_each(symbols, strategies):
+        _let_through(strategy, symbol, asked.timeframe, policy.min_confidence, exact=desk.loaded.file.shipped)
     traded = tuple(Traded(symbol, desk.rules(symbol)) for symbol in symbols)
     return Ready(
         asked, mode, policy, make_rules(policy, asked.fee_bps, asked.slippage_bps), traded, strategies,
@@ -156,10 +158,14 @@ def _check_protection(policy: Policy, asked: LiveRequest) -> None:
         )
 
 
-def _strategy(symbol: Symbol, asked: LiveRequest, desk: Desk, min_confidence: float) -> Strategy:
+def _one_of_each(symbols: Sequence[Symbol], strategies: Sequence[Strategy]) -> Iterable[tuple[Symbol, Strategy]]:
+    """All are the same code with the same parameters: those that look back on the same number of candles are one."""
+    return {lookback_of(strategy): (s, strategy) for s, strategy in zip(symbols, strategies, strict=True)}.values()
+
+
+def _strategy(symbol: Symbol, asked: LiveRequest, desk: Desk) -> Strategy:
     strategy = desk.loaded.make(asked.params)
     desk.attach_model(strategy, symbol.id, asked.timeframe, desk.now_ms, asked.model_version)
-    _let_through(strategy, symbol, asked.timeframe, min_confidence, exact=desk.loaded.file.shipped)
     return strategy
 
 

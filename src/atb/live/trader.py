@@ -67,23 +67,16 @@ class Trader:
         if act:
             self.executor.cycle()  # what was filled at once is protected at once
 
-    def trough(self, last: Mapping[int, float]) -> None:
+    def trough(self, equity: Decimal, last: Mapping[int, float]) -> None:
         """Between closes the account is worth less than ever since its peak: that is written, too. last: prices by index."""
         state = self.state
-        now = state.books.cash + sum(
-            (p.qty * self._price_of(key, last) for key, p in state.books.positions.items()), Decimal(0)
-        )
-        if not state.books.positions or now >= state.lowest - STEP * state.books.peak:
+        if not state.books.positions or equity >= state.lowest - STEP * state.books.peak:
             return
         prices = {state.traded[s].symbol.id: Decimal(repr(price)) for s, price in last.items()}
         body = {"prices": prices, "why": "trough"}
         self.executor.append(
             [Entry(f"trough:{state.seq + 1}", "mark", self.executor.now(), body, self.executor.session_id)]
         )
-
-    def _price_of(self, key: tuple[str, str], last: Mapping[int, float]) -> Decimal:
-        s = self.state.index.get(key)
-        return Decimal(repr(last[s])) if s is not None and s in last else self.state.books.prices[key]
 
     def _halt(self, at: datetime) -> None:
         """A drawdown halt is durable, and known to all: it lasts until somebody resumes."""

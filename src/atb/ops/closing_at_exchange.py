@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -91,8 +91,7 @@ def end_engines(home: Path, account: str) -> list[str]:
 
 
 class LineJournal:
-    """One account's journal over a command's line to the database. One that only reads, or refuses to write for whatever
-    other reason, is as good as away: what must be written goes elsewhere."""
+    """One account's journal over a command's line to the database."""
 
     away, merges = False, 0
 
@@ -100,8 +99,7 @@ class LineJournal:
         self.line, self.account_id, self.epoch = line, account_id, epoch
 
     def append(self, entries: Sequence[Entry]) -> list[Chained]:
-        with _or_away():
-            return self.line.append(self.account_id, self.epoch, entries)
+        return self.line.append(self.account_id, self.epoch, entries)
 
     def read(self, work: Callable[[Any], T]) -> T:
         def reader(connection: Connection[Any]) -> T:
@@ -109,18 +107,7 @@ class LineJournal:
             connection.rollback()
             return found
 
-        with _or_away():
-            return self.line.surely(reader)
-
-
-@contextlib.contextmanager
-def _or_away() -> Iterator[None]:
-    try:
-        yield
-    except DatabaseUnavailable:
-        raise
-    except DatabaseError as error:
-        raise DatabaseUnavailable(error.what, error.hint) from None
+        return self.line.surely(reader)
 
 
 def close_with_ledger(line: Line, account: AccountRow, epoch: int, others: bool, desk: Desk, receipt: Receipt) -> None:

@@ -18,9 +18,8 @@ from atb.venue.fields import amount, rows
 
 PAGE = 1000  # Binance's most
 OLDEST_PRICE_MS = 60 * MINUTE_MS  # an older one is not the price at that time
-AWAITED_MS = (
-    10_000  # how long an execution may wait for the worth of its fee: what it bought has no stop until it is told
-)
+# How long an execution may wait for the worth of its fee: what it bought has no stop until it is told.
+AWAITED_MS = 10_000
 
 
 class FillPages:
