@@ -50,6 +50,15 @@ def stops(world: World, s: int) -> list[SeenOrder]:
     return [o for o in world.exchange.open_orders([world.traded[s].symbol]) if o.type == "stop"]
 
 
+def bare_of_orders(world: World, s: int) -> SeenOrder:
+    """Somebody cancels what rests. Returns the stop."""
+    (stop,) = stops(world, s)
+    for order in world.exchange.open_orders([stop.symbol]):
+        with contextlib.suppress(ExchangeRefused):  # of a pair the other went with it
+            world.exchange.cancel(stop.symbol, order.client_order_id)
+    return stop
+
+
 def faults(world: World, *these: Fault) -> None:
     world.plan = world.broker.plan = FaultPlan(world.seed, *these)
 
@@ -106,6 +115,60 @@ def test_a_stop_that_is_refused_rests_a_little_wider_and_is_watched(
     assert world.session.state.position(s).qty == 0
     history = world.session.state.books.history[stop.symbol.market, stop.symbol.id]
     assert history[-1].reason in ("stop_loss", "trailing_stop", "break_even")
+    done(world)
+
+
+@pytest.mark.parametrize("reason", thinned(["price", "refused", "not_supported"], 1))
+def test_a_stop_that_is_refused_in_every_way_is_tried_again_soon(
+    where: Where, done: Callable[[World], None], reason: str
+) -> None:
+    world, s = holding(where)
+    stop = bare_of_orders(world, s)
+    faults(world, Fault("*", "refused", 1.0, types=("stop", "stop_limit", "take_limit"), reason=reason))
+    tried = []
+    for _ in range(12):
+        orders = len(world.session.state.books.orders)
+        world.look(world.clock.now_ms(), (1,))
+        tried.append(len(world.session.state.books.orders) > orders)
+    assert tried == [n in (0, 1, 3, 7) for n in range(12)], "after 1, 2 and 4 seconds"
+    told = [event.message for event in world.events if event.code == "stop_refused"]
+    assert "all was refused. Its price is watched, and all is tried again in 1 s." in told[0]
+    faults(world)
+    world.look(world.clock.now_ms(), (4,))
+    assert [(o.qty, o.stop_price) for o in stops(world, s)] == [(stop.qty, stop.stop_price)]
+    done(world)
+
+
+@pytest.mark.parametrize("stops_refused", [0, 1])
+def test_what_rests_rightly_is_not_cancelled_by_another_process_for_a_better_try(
+    where: Where, done: Callable[[World], None], stops_refused: int
+) -> None:
+    world, s = holding(where)
+    bare_of_orders(world, s)
+    refused = Fault("place", "refused", calls=tuple(range(1, stops_refused + 1)), types=("stop",))
+    faults(world, refused, Fault("place_pair", "refused", 1.0))
+    world.look(world.clock.now_ms(), (2,))
+    rests = stops(world, s)
+    assert len(rests) == 1
+    faults(world)
+    world.restart()
+    world.look(world.clock.now_ms(), (2, 4))
+    assert stops(world, s) == rests
+    done(world)
+
+
+def test_a_stop_that_was_taken_for_never_sent_has_the_coins(where: Where, done: Callable[[World], None]) -> None:
+    """It is found where it rests, long after anybody looked for it: nothing else could be placed."""
+    world, s = holding(where)
+    bare_of_orders(world, s)
+    faults(world, Fault("place_pair", "refused", 1.0), Fault("place", "overlooked", 1.0, ms=900_000, types=("stop",)))
+    world.look(world.clock.now_ms(), (1, 10))
+    faults(world)
+    world.clock.time_ms += 1_000_000
+    world.look(world.clock.now_ms(), (1, 2))
+    (stop,) = stops(world, s)
+    assert stop.client_order_id in world.session.state.working[s]
+    assert [event.code for event in world.events].count("late_order") == 1
     done(world)
 
 

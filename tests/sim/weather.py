@@ -77,6 +77,12 @@ class Weather:
             self.left = 0
             self._return()
 
+    def end(self) -> None:
+        """From now on nothing is lost."""
+        self.clear_up()
+        if isinstance(self.victim, Door):
+            self.victim.lost = 0.0
+
     def _return(self) -> None:
         self.victim.start()
         self.on_return()

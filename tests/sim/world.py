@@ -190,6 +190,6 @@ class World:
         """The exchange's bad day is over, and nobody dies any more."""
         self.plan.faults, self.fate.probability = (), 0.0
         if self.fate.weather is not None:
-            self.fate.weather.clear_up()
+            self.fate.weather.end()
             self.fate.weather = None
         self.look(self.clock.now_ms(), (1, 10, 60, 120, 700))

@@ -30,7 +30,7 @@ from atb.execution.narrating import narrate
 from atb.execution.offers import OFFSET, Offers, Told
 from atb.execution.plan import NOTHING, Step, Wanted, next_step, overdue
 from atb.execution.presumed import found_late, may_have_arrived
-from atb.execution.refusals import look_at_what_is_free, refused
+from atb.execution.refusals import look_at_what_is_free, recall, refused
 from atb.execution.state import TradingState
 from atb.ledger.entries import Entry
 from atb.ledger.records import FINAL_STATES, NEVER_HEARD, Order
@@ -84,7 +84,11 @@ class Executor(Journaled):
     def act_on(self, s: int) -> None:
         if self.told.is_limited(s):
             look_at_what_is_free(self, s)
-        if not self.state.working[s] and self._asked_ms.get(s) != self.state.last_open_ms:  # once a candle
+        if s not in self._asked_ms and self.state.working[s]:
+            recall(self, s)
+            self._asked_ms[s] = self.state.last_open_ms
+        is_new = self._asked_ms.get(s) != self.state.last_open_ms  # once a candle
+        if not self.state.working[s] and (is_new or self.told.is_due(s, self.broker.now_ms())):
             self._asked_ms[s] = self.state.last_open_ms
             self.told.ask_again(s)
         self.carry_on(s)

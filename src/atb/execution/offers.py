@@ -13,6 +13,7 @@ from atb.venue.broker import Features
 
 OFFSET = Decimal("0.01")  # of a stop's price: how far below it a stop-limit may sell, and a wider stop rests
 WAITS_MS = 10_000, 600_000  # the first and the longest, from a sale that was refused to the next try
+BARE_WAITS_MS = 1_000, 60_000  # and where nothing rests for what is held: each way to protect it was refused
 REMEMBERED = 16  # of what was refused, of each symbol
 
 # What matters of orders that would rest: purpose, quantity and price of each.
@@ -37,11 +38,18 @@ class Offers(NamedTuple):
 
 
 class Refusals(NamedTuple):
-    """Of sales of what was held, one after the other: the next is due at a time by the exchange's clock."""
+    """Of what was tried with what was held, one after the other: the next is due at a time by the exchange's clock."""
 
     held: Decimal
     wait_ms: int
     due_ms: int
+
+
+def again(last: Refusals | None, held: Decimal, now_ms: int, waits_ms: tuple[int, int]) -> Refusals:
+    """Another one: it waits twice as long each time. waits_ms: the first and the longest."""
+    first_ms, longest_ms = waits_ms
+    wait_ms = min(last.wait_ms * 2, longest_ms) if last and last.held == held else first_ms
+    return Refusals(held, wait_ms, now_ms + wait_ms)
 
 
 class Told:
@@ -55,6 +63,7 @@ class Told:
         self._most: dict[int, Decimal] = {}
         self._dust: dict[int, Decimal] = {}  # what was held when it was refused as too little
         self._sales: dict[int, Refusals] = {}
+        self._bare: dict[int, Refusals] = {}
 
     def offers(self, s: int, held: Decimal, now_ms: int = 0) -> Offers:
         """now_ms: the exchange's clock."""
@@ -87,17 +96,29 @@ class Told:
 
     def no_sale(self, s: int, held: Decimal, now_ms: int) -> int:
         """A sale was refused. Returns for how many ms what is held is protected instead: twice as long each time."""
-        (first_ms, longest_ms), last = self.waits_ms, self._sales.get(s)
-        wait_ms = min(last.wait_ms * 2, longest_ms) if last and last.held == held else first_ms
-        self._sales[s] = Refusals(held, wait_ms, now_ms + wait_ms)
-        return wait_ms
+        self._sales[s] = again(self._sales.get(s), held, now_ms, self.waits_ms)
+        return self._sales[s].wait_ms
 
     def sell_now(self, s: int) -> None:
         """The next sale is due at once."""
         if (last := self._sales.get(s)) is not None:
             self._sales[s] = last._replace(due_ms=0)
 
+    def nothing_rests(self, s: int, held: Decimal, now_ms: int) -> int:
+        """Each way to protect what is held was refused. Returns after how many ms all are tried again."""
+        self._bare[s] = again(self._bare.get(s), held, now_ms, BARE_WAITS_MS)
+        return self._bare[s].wait_ms
+
+    def is_due(self, s: int, now_ms: int) -> bool:
+        """Whether to ask again, where nothing rests for what is held."""
+        return s in self._bare and now_ms >= self._bare[s].due_ms
+
     def ask_again(self, s: int) -> None:
-        """The market may have changed: what was refused is tried again. Not while something rests that would have to go."""
+        """The market may have changed: what was refused is tried again. Not while something rests that would have to go.
+
+        What the exchange does not offer is tried again only where nothing else rests: it may have erred.
+        """
         self._refused.pop(s, None)
+        if s in self._bare:
+            self._refused_types.pop(s, None)
         self._dust.pop(s, None)

@@ -7,7 +7,7 @@ protected.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -155,9 +155,13 @@ def _sell(state: TradingState, s: int, offers: Offers) -> Step:
 
 def _protect(working: list[Order], wanted: list[Wanted]) -> Step:
     """Nothing where the right orders rest; else what rests is cancelled first, for it has the coins."""
-    if tuple(sorted(map(_of_order, working))) == as_resting(wanted):
+    if resting(working) == as_resting(wanted):
         return NOTHING
     return Step(cancel=working) if working else Step(place=wanted)
+
+
+def resting(orders: Iterable[Order]) -> Resting:
+    return tuple(sorted(map(_of_order, orders)))
 
 
 def _of_order(order: Order) -> tuple[str, Decimal, Decimal]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from decimal import Decimal
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from atb.core.errors import DataError, ExchangeRefused, UsageError
@@ -12,8 +14,9 @@ from atb.core.types import MarketRules
 from atb.engine.reasons import REASON_NAMES
 from atb.execution.dust import is_too_little
 from atb.execution.fills import NOT_TOLD, Event
-from atb.execution.plan import Wanted, as_resting
+from atb.execution.plan import Wanted, as_resting, protection, resting
 from atb.execution.traded import Traded
+from atb.ledger.records import Order
 from atb.venue.broker import OrderRefused
 
 if TYPE_CHECKING:
@@ -49,6 +52,33 @@ def _silence_ms(error: ExchangeRefused) -> int:
     return min(round(error.wait_s * 1000), LONGEST_SILENCE_MS) if isinstance(error, OrderRefused) else 0
 
 
+def recall(e: Executor, s: int) -> None:
+    """What an earlier process was refused for what is held, by its orders: what rests rightly is not cancelled for a better
+    try."""
+    symbol = e.state.traded[s].symbol
+    position = e.state.books.positions.get((symbol.market, symbol.id))
+    if position is None:
+        return
+    recent = takewhile(lambda o: o.created_at >= position.opened_at, reversed(e.state.books.orders.values()))
+    mine = [o for o in recent if o.key == position.key and o.state == "rejected" and o.purpose in ("stop", "take")]
+    now = resting(list(e.state.working[s].values()))
+    for tried in map(resting, _as_sent(mine[::-1])):
+        if tried != now:  # it was taken later
+            e.told.not_so(s, tried)
+
+
+def _as_sent(orders: Iterable[Order]) -> list[list[Order]]:
+    """A take and the stop of the same time after it were a pair."""
+    sent: list[list[Order]] = []
+    for order in orders:
+        last = sent[-1] if sent else []
+        if order.purpose == "stop" and [o.purpose for o in last] == ["take"] and last[0].created_at == order.created_at:
+            last.append(order)
+        else:
+            sent.append([order])
+    return sent
+
+
 def _learn(e: Executor, s: int) -> bool:
     """Ask for the rules of a symbol anew. Whether they are others than we thought."""
     symbol, rules = e.state.traded[s]
@@ -68,7 +98,11 @@ def _numbers(rules: MarketRules) -> tuple[Decimal | None, ...]:
 
 
 def _sell_what_is_free(e: Executor, s: int, asked: Decimal) -> bool:
-    """Less is there than the books say, or something else has it locked: protect what there is."""
+    """An order of ours has it that was taken for never sent; or less is there than the books say, or something else has it
+    locked: protect what there is."""
+    with suppress(*NOT_TOLD):
+        if e.revive(e.broker.open_orders([e.state.traded[s].symbol])):
+            return True
     free = free_to_sell(e, s)
     if free is None or free >= asked:
         return False
@@ -110,7 +144,18 @@ def _not_protected(e: Executor, s: int, wanted: Sequence[Wanted], reason: str) -
         e.told.no_such_type(s, wanted[0].order.type)
     else:
         e.told.not_so(s, as_resting(wanted))
+    if not protection(e.state, s, e.offers(s)):
+        _nothing_rests(e, s)
     return True
+
+
+def _nothing_rests(e: Executor, s: int) -> None:
+    wait_s = e.told.nothing_rests(s, e.state.held(s), e.broker.now_ms()) / 1000
+    symbol = e.state.traded[s].symbol
+    what = (
+        f"Nothing rests for what is held of {symbol.id}: all was refused. Its price is watched, and all is tried again"
+    )
+    e.tell(Event("critical", "stop_refused", f"{what} in {wait_s:g} s."))
 
 
 def _not_sold(e: Executor, s: int, sale: Wanted, error: ExchangeRefused) -> bool:
