@@ -10,7 +10,9 @@ import pytest
 
 from atb.core.errors import ExchangeRefused
 from atb.core.orders import NewOrder, SeenOrder
+from atb.engine.reasons import PARTIAL_EXIT
 from atb.ledger.connect import Where
+from atb.ledger.entries import Entry
 from atb.venue.broker import Window
 from atb.venue.faults import Fault, FaultPlan
 from tests.seeds import thinned
@@ -154,6 +156,43 @@ def test_what_rests_rightly_is_not_cancelled_by_another_process_for_a_better_try
     world.restart()
     world.look(world.clock.now_ms(), (2, 4))
     assert stops(world, s) == rests
+    done(world)
+
+
+def test_a_stop_that_cannot_be_moved_rests_where_it_did(where: Where, done: Callable[[World], None]) -> None:
+    world, s = holding(where)
+    (before,) = stops(world, s)
+    symbol, tick = before.symbol, world.traded[s].rules.tick
+    assert before.stop_price is not None
+    level = {
+        "symbol": symbol.id,
+        "market": symbol.market,
+        "stop": before.stop_price + tick,
+        "take": None,
+        "by": "operator",
+    }
+    world.executor.append([Entry("level:test", "level", world.executor.now(), level, world.executor.session_id)])
+    refused = Fault("place", "refused", calls=(1,), types=("stop",))
+    faults(world, refused, Fault("place_pair", "refused", 1.0))
+    world.look(world.clock.now_ms(), (2,))
+    (after,) = stops(world, s)
+    assert (after.qty, after.stop_price) == (before.qty, before.stop_price) and after != before
+    world.executor.watch({s: float(before.stop_price + tick)})
+    world.look(world.clock.now_ms(), (2,))
+    assert world.session.state.position(s).qty == 0
+    done(world)
+
+
+def test_a_part_is_not_sold_twice_when_the_first_sale_is_hidden(where: Where, done: Callable[[World], None]) -> None:
+    """Enough is left for the exchange to take it again, so what the balances tell counts."""
+    world, s = holding(where)
+    p = world.session.state.position(s)
+    left = p.qty - p.qty // 3
+    world.session.state.stepper.want(s, left, PARTIAL_EXIT)
+    faults(world, Fault("place", "overlooked", 1.0, ms=40_000, types=("market",)))
+    world.look(world.clock.now_ms(), (0, 6, 12, 20, 30, 41, 45))
+    sales = [o for o in world.exchange.orders(world.traded[s].symbol, 0) if (o.side, o.type) == ("sell", "market")]
+    assert len(sales) == 1 and world.session.state.position(s).qty == left
     done(world)
 
 

@@ -222,13 +222,33 @@ def test_what_cannot_be_sold_now_is_protected(books: Books) -> None:
     assert [(w.purpose, w.order.stop_price) for w in step(books, kept).place] == [("stop", Decimal(95))]
 
 
-def test_the_next_best_rests_where_something_is_refused(books: Books) -> None:
-    """The stop without its take, then one that is further away; what rests rightly is not cancelled for a better try."""
-    books.hold(take=120.0)
+def each_way(books: Books) -> list[list[tuple[str, Decimal | None]]]:
+    """What would rest, one after the other, if all before it was refused."""
     offers, seen = ALL, []
     while wanted := protection(books.state, 0, offers):
         seen.append([(w.purpose, w.order.price or w.order.stop_price) for w in wanted])
         offers = offers._replace(refused=offers.refused | {as_resting(wanted)})
+    return seen
+
+
+def test_a_stop_that_cannot_be_moved_rests_where_it_did(books: Books) -> None:
+    """And what rests lower than it belongs is watched."""
+    books.hold()
+    books.order("s0", "stop", "sell", "1", "stop", stop="94")
+    books.tell("order", {"client_order_id": "s0", "state": "cancelled"})
+    books.state.position(0).stop = 97.0
+    belongs, last, wider = Decimal(97), Decimal(94), Decimal("96.03")
+    assert each_way(books) == [[("stop", belongs)], [("stop", last)], [("stop", wider)]]
+    books.order("s1", "stop", "sell", "1", "stop", stop="94")
+    assert overdue(books.state, 0, 96.9) == STOP_LOSS and overdue(books.state, 0, 97.1) is None
+    books.state.position(0).stop = 93.0
+    assert each_way(books) == [[("stop", Decimal(93))], [("stop", Decimal("92.07"))]]
+
+
+def test_the_next_best_rests_where_something_is_refused(books: Books) -> None:
+    """The stop without its take, then one that is further away; what rests rightly is not cancelled for a better try."""
+    books.hold(take=120.0)
+    seen = each_way(books)
     stop = ("stop", Decimal(95))
     assert seen == [[("take", Decimal(120)), stop], [stop], [("stop", Decimal("94.05"))]]
     no_pair = ALL._replace(refused=frozenset([as_resting(protection(books.state, 0, ALL))]))

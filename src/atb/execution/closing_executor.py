@@ -17,7 +17,7 @@ from atb.execution.dust import is_too_little, whole_lots
 from atb.execution.executor import MOST_STEPS, SETTLE_MS, Executor
 from atb.execution.fills import Event
 from atb.execution.journaled import Journal, entries_after
-from atb.execution.plan import protection
+from atb.execution.plan import orders_since, protection
 from atb.execution.state import TradingState
 from atb.execution.traded import Traded
 from atb.ledger.accounts import AccountRow
@@ -63,14 +63,10 @@ class ClosingExecutor(Executor):
 
     def _recall_stop(self, s: int) -> None:
         """What this host knows without the database are orders, not levels: the level is that of the last stop."""
-        symbol, p = self.state.traded[s].symbol, self.state.position(s)
-        position = self.state.books.positions.get((symbol.market, symbol.id))
-        if position is None or p.stop == p.stop:
-            return
-        for order in reversed(self.state.books.orders.values()):
-            if order.key == position.key and order.purpose == "stop" and order.created_at >= position.opened_at:
-                p.stop, p.stop_reason = float(order.stop_price or "nan"), STOP_LOSS
-                return
+        p = self.state.position(s)
+        last = next((order for order in orders_since(self.state, s) if order.purpose == "stop"), None)
+        if p.stop != p.stop and last is not None:
+            p.stop, p.stop_reason = float(last.stop_price or "nan"), STOP_LOSS
 
     def _move_dust(self, s: int) -> None:
         """Not by what a host last knew: the ledger may know better. Nor what could be sold."""

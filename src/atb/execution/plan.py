@@ -100,7 +100,26 @@ def _ways(state: TradingState, s: int, offers: Offers) -> Iterator[Sequence[Want
     if stops:
         at = price_to_decimal(p.stop, rules.tick)
         yield [_stop(state, s, offers, qty)]
+        if (last := _last_trigger(state, s)) is not None and last < at:
+            yield [_stop(state, s, offers, qty, last)]
         yield [_stop(state, s, offers, qty, max(floor_to(at * (1 - offers.offset), rules.tick), rules.tick))]
+
+
+def _last_trigger(state: TradingState, s: int) -> Decimal | None:
+    """Of the stop that rested last for what is held: what the exchange took once."""
+    stops = (order for order in orders_since(state, s) if order.purpose == "stop" and order.venue_order_id)
+    return next((order.stop_price for order in stops), None)
+
+
+def orders_since(state: TradingState, s: int) -> Iterator[Order]:
+    """Orders of symbol s since what is held of it was bought, the newest first."""
+    symbol = state.traded[s].symbol
+    position = state.books.positions.get((symbol.market, symbol.id))
+    for order in reversed(state.books.orders.values()) if position else ():
+        if position is None or order.created_at < position.opened_at:
+            return
+        if order.key == position.key:
+            yield order
 
 
 def overdue(state: TradingState, s: int, last: float) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from atb.core.orders import SeenFill, SeenOrder
@@ -22,23 +23,29 @@ if TYPE_CHECKING:
 DOUBT_MS = 60_000  # how long balances may speak for an order that is not found
 LOOKED_FOR_MS = 600_000  # how long one is looked up at each look; later by its executions, and where it rests
 CLOCKS_DIFFER = timedelta(seconds=2)
+ZERO = Decimal(0)
 MOST = 20  # orders that are looked up for an execution of nobody's
 
 
 def may_have_arrived(executor: Executor, order: Order) -> bool:
     """Whether the balances speak for a market order that is not found: coins came, or went, that nobody knows of.
 
-    A sale that would be sent again in vain, as nothing is left to be sold, is not doubted.
+    A sale of all there is is not doubted: if it did arrive, it is sent again in vain, as nothing is left to be sold.
     """
     state, broker = executor.state, executor.broker
     symbol, rules = state.traded[state.index[order.key]]
     if order.type != "market" or broker.now_ms() > in_ms(order.created_at) + DOUBT_MS:
         return False
-    if order.side == "sell" and state.books.assets.get(symbol.base, 0) < rules.lot:
+    if order.side == "sell" and _left_after(state, order, symbol.base) < rules.lot:
         return False
     balance, should = broker.balances().get(symbol.base), expected(state.books, broker.venue).get(symbol.base, 0)
     came = (balance.total if balance else 0) - should
     return (came if order.side == "buy" else -came) >= rules.lot
+
+
+def _left_after(state: TradingState, sale: Order, base: str) -> Decimal:
+    """What the account still has of the asset when the sale is done: of the position, and what is apart from it."""
+    return state.held(state.index[sale.key]) + state.books.assets.get(base, ZERO) - sale.qty + sale.filled_qty
 
 
 def found_late(executor: Executor, s: int) -> list[SeenOrder]:

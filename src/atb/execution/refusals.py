@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from decimal import Decimal
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from atb.core.errors import DataError, ExchangeRefused, UsageError
@@ -14,7 +13,7 @@ from atb.core.types import MarketRules
 from atb.engine.reasons import REASON_NAMES
 from atb.execution.dust import is_too_little
 from atb.execution.fills import NOT_TOLD, Event
-from atb.execution.plan import Wanted, as_resting, protection, resting
+from atb.execution.plan import Wanted, as_resting, orders_since, protection, resting
 from atb.execution.traded import Traded
 from atb.ledger.records import Order
 from atb.venue.broker import OrderRefused
@@ -55,14 +54,9 @@ def _silence_ms(error: ExchangeRefused) -> int:
 def recall(e: Executor, s: int) -> None:
     """What an earlier process was refused for what is held, by its orders: what rests rightly is not cancelled for a better
     try."""
-    symbol = e.state.traded[s].symbol
-    position = e.state.books.positions.get((symbol.market, symbol.id))
-    if position is None:
-        return
-    recent = takewhile(lambda o: o.created_at >= position.opened_at, reversed(e.state.books.orders.values()))
-    mine = [o for o in recent if o.key == position.key and o.state == "rejected" and o.purpose in ("stop", "take")]
-    now = resting(list(e.state.working[s].values()))
-    for tried in map(resting, _as_sent(mine[::-1])):
+    mine = [o for o in orders_since(e.state, s) if o.state == "rejected" and o.purpose in ("stop", "take")]
+    now = resting(e.state.working[s].values())
+    for tried in map(resting, _as_sent(reversed(mine))):
         if tried != now:  # it was taken later
             e.told.not_so(s, tried)
 
