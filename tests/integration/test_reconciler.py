@@ -42,7 +42,7 @@ class Engine:
 
     def __init__(
         self, server: Postgres, case: Case, name: str = "", money: str | None = None, key_identity: str = "k1",
-        behind_ms: int = 0, symbols: Sequence[Symbol] = (BTC,), **start: Any,
+        behind_ms: int = 0, symbols: Sequence[Symbol] = (BTC,), home: Path | None = None, **start: Any,
     ) -> None:  # fmt: skip
         self.case, self.server, self.database = case, server, name or server.database()
         self.broker = BinanceBroker(SignedSession("binance", case.server.url, PATIENCE, case.key), symbols)
@@ -51,8 +51,9 @@ class Engine:
         wish = Wish("main", "binance", "real", traded, RULES, "test", "1m", {}, Decimal(0), key_identity)
         clock = ManualClock(case.exchange.now_ms - behind_ms)
         self.session: Session = open_session(
-            server.where(self.database), wish, clock, lambda state: self.broker, self.events.append, patience_s=2.0
-        )
+            server.where(self.database), wish, clock, lambda state: self.broker, self.events.append, patience_s=2.0,
+            home=home,
+        )  # fmt: skip
         self.executor = self.session.executor
         self.reconciler = Reconciler(self.executor, pause=self.pause)
         try:

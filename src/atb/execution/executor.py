@@ -178,8 +178,8 @@ class Executor(Journaled):
             if not self.journal.away:
                 raise
             return False  # it is written nowhere, so it is not sent
-        if enters and self._barred(wanted[0]):  # since a moment ago
-            self._conclude(named, "denied", "halted before it was sent")
+        if enters and (why := self._barred(wanted[0])):  # since a moment ago
+            self._conclude(named, "denied", f"not sent: {why}")
             return False
         return self._send(s, wanted, named, window)
 
@@ -202,13 +202,14 @@ class Executor(Journaled):
         recorded = [self._record(order) for order in seen]
         return all(recorded)
 
-    def _barred(self, entry: Wanted) -> bool:
+    def _barred(self, entry: Wanted) -> str:
+        """Why it may not be bought; empty where it may."""
         halted = self.state.books.halted
         why = f"the account is halted: {halted}" if halted else self.halted() or self.hold or self.no_entries()
         why = why or ("the database is out" if self.journal.away else "")
         if why:
             self.tell(Event("warning", "entry_blocked", f"{entry.order.symbol.id} is not bought: {why}"))
-        return bool(why)
+        return why
 
     def _has_stop(self, s: int) -> bool:
         working = self.state.working[s].values()

@@ -1,7 +1,8 @@
 """A journal that goes on while the database is out: what happened goes into a local spool, and into the ledger later.
 
-Out is a database that does not answer, and as well one that answers and does not take what is written: whatever is the matter
-with it, stops and exits must not wait for that. What may not pass by itself is told as critical.
+Out is a database that does not answer, and as well one that answers and does not take what is written, or takes longer than
+the exchange waits for an order: whatever is the matter with it, stops and exits must not wait for that. What may not pass by
+itself is told as critical.
 
 Everything may be spooled but the intent of an entry: while nobody can be asked whether the account is halted or fenced,
 nothing is opened. What is spooled counts at once, with provisional numbers; once it is merged, others may have written
@@ -25,11 +26,13 @@ from atb.ledger.entries import Chained, Entry, check, encode
 T = TypeVar("T")
 RETRY_S = 2.0
 PATIENCE_S = 2.0  # of the journal beneath: a stop must not wait for a database
+SLOW_S = 2.0  # from an order's intent, committed first, the exchange takes it for so long (executor.WINDOW_MS)
 REMEMBERED = 10_000  # ids of the newest entries: the same entry may come twice
 
 
 class SpoolingJournal:
-    """One account's journal, over another one with little patience. `tell` hears when the database goes and comes."""
+    """One account's journal, over another one with little patience. `tell` hears when the database goes and comes. slow_s: a
+    commit that takes so long leaves no time to send an order."""
 
     def __init__(
         self,
@@ -38,8 +41,9 @@ class SpoolingJournal:
         tell: Callable[[Event], None] = lambda _: None,
         *,
         retry_s: float = RETRY_S,
+        slow_s: float = SLOW_S,
     ) -> None:
-        self.journal, self.spool, self.tell, self.retry_s = journal, spool, tell, retry_s
+        self.journal, self.spool, self.tell, self.retry_s, self.slow_s = journal, spool, tell, retry_s, slow_s
         self.account_id = journal.account_id
         self.away = False
         self.merges = 0
@@ -55,9 +59,10 @@ class SpoolingJournal:
             began_s = time.monotonic()
             try:
                 self.merge()
+                asked_s = time.monotonic()
                 written = self.journal.append(entries)
-                self._came()
                 self._note(entries)
+                self._judge(time.monotonic() - asked_s)
                 return written
             except DatabaseError as error:
                 self._went(error, began_s)
@@ -123,6 +128,14 @@ class SpoolingJournal:
         self.away, self._severity, self._why = True, severity, DatabaseUnavailable(error.what, error.hint)
         now_s = time.monotonic()
         self._next_s = now_s + max(self.retry_s, 3 * (now_s - began_s) if self.retry_s else 0.0)
+
+    def _judge(self, took_s: float) -> None:
+        """One that takes what is written more slowly than an order may wait is as good as out."""
+        if took_s < self.slow_s:
+            self._came()
+        else:
+            what = f"It needed {took_s:.1f} s for a commit, longer than an order may wait for."
+            self._went(DatabaseUnavailable(what), time.monotonic() - took_s)
 
     def _came(self) -> None:
         if self.away:

@@ -114,7 +114,8 @@ def close_with_ledger(line: Line, account: AccountRow, epoch: int, others: bool,
     """An account that is fenced and halted, of which this process has the epoch. others: somebody had it before."""
     journal, patience_s, line.patience_s = LineJournal(line, account.id, epoch), line.patience_s, PATIENCE_S
     try:
-        through = SpoolingJournal(journal, Spool.of(desk.home, account), desk.tell)
+        slow_s = ClosingExecutor.window_ms / 1000
+        through = SpoolingJournal(journal, Spool.of(desk.home, account), desk.tell, slow_s=slow_s)
         through.merge()
         executor = executor_of(account, desk.broker(account), through, desk.tell)
         begun, since = executor.state.seq, _heard_of(executor)
