@@ -61,9 +61,11 @@ def behind(executor: Executor, s: int, fills: Iterable[SeenFill]) -> list[SeenOr
 
 
 def is_awaited(state: TradingState, s: int, fill: SeenFill, now_ms: int) -> bool:
-    """Whether an execution may be of one that will be found yet: as somebody else's it would be booked for good."""
+    """Whether an execution may be of one that will be found yet, or may sell what one of ours is buying whose executions are not
+    told yet: as somebody else's, of the owner's coins, it would be booked for good."""
     recent = (o for o in state.presumed[s].values() if in_ms(o.created_at) > now_ms - LOOKED_FOR_MS)
-    return any(_may_be_of(order, fill) for order in recent)
+    buys = (o for o in state.working[s].values() if o.side == "buy" and in_ms(o.created_at) > now_ms - DOUBT_MS)
+    return any(_may_be_of(order, fill) for order in recent) or (fill.side == "sell" and any(buys))
 
 
 def _found(executor: Executor, s: int, orders: Sequence[Order]) -> list[SeenOrder]:
