@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 import psycopg
+import pytest
 
 from atb.ledger import accounts, embedded
 from atb.ledger.connect import Where, from_url
@@ -33,6 +35,7 @@ class Postgres:
     def __init__(self, home: Path, first_port: int = 23_000) -> None:
         self.home = home
         self.server = embedded.start(home, first_port=first_port)
+        self.port = self.server.port
         lines = self.server.password_file.read_text().splitlines()
         self.password = next(line.rsplit(":", 1)[1] for line in lines if line.startswith("127.0.0.1:"))
         self._made = False
@@ -42,7 +45,7 @@ class Postgres:
             connection.execute("SELECT pg_reload_conf()")
 
     def url(self, database: str) -> str:
-        return f"postgresql://trading_bot:{quote(self.password, safe='')}@127.0.0.1:{self.server.port}/{database}"
+        return f"postgresql://trading_bot:{quote(self.password, safe='')}@127.0.0.1:{self.port}/{database}"
 
     def where(self, database: str) -> Where:
         return from_url(self.url(database))
@@ -75,8 +78,32 @@ class Postgres:
             connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
 
 
+class Elsewhere(Postgres):
+    """A server that runs already, such as one of another version. url: of its superuser. It is neither stopped nor killed."""
+
+    def __init__(self, url: str) -> None:
+        self.base, self.password = url.rpartition("/")[0], unquote(urlsplit(url).password or "")
+        self.port = urlsplit(url).port or 5432
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            left = connection.execute(
+                "SELECT datname FROM pg_database WHERE datname ~ '^(atb_template$|(test|empty)_[0-9])'"
+            )
+            self._made, self._names = False, [name for (name,) in left]
+        self.drop_databases()
+
+    def url(self, database: str) -> str:
+        return f"{self.base}/{database}"
+
+    def __getattr__(self, name: str) -> Any:
+        pytest.skip(f"ATB_TEST_POSTGRES is somebody's: this needs the server's {name}, and did NOT run")
+
+
 @contextmanager
 def postgres(folder: Path) -> Iterator[Postgres]:
+    """ATB_TEST_POSTGRES: the URL of a server to be used instead of one of our own."""
+    if url := os.environ.get("ATB_TEST_POSTGRES"):
+        yield Elsewhere(url)
+        return
     home = folder / "server"
     try:
         yield Postgres(home)

@@ -441,7 +441,7 @@ def run_line(desk: Desk, line: str) -> str:
     env = {
         "PATH": f"{tool('psql').parent}:/usr/bin:/bin",
         "PGPASSFILE": str(desk.server.server.password_file),
-        "PGPORT": str(desk.server.server.port),
+        "PGPORT": str(desk.server.port),
     }
     line = line.replace("ai_trading_bot", desk.name)
     done = subprocess.run(

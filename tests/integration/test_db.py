@@ -639,7 +639,7 @@ def test_how_long_to_wait_for_a_server_is_the_urls_to_say(tmp_path: Path) -> Non
 def test_a_service_of_the_service_file(server: Postgres, db: Shell) -> None:
     name = db.env["DATABASE_URL"].rpartition("/")[2]
     (db.work.parent / ".pg_service.conf").write_text(
-        f"[ledger]\nhost=127.0.0.1\nport={server.server.port}\nuser=trading_bot\npassword={server.password}\n"
+        f"[ledger]\nhost=127.0.0.1\nport={server.port}\nuser=trading_bot\npassword={server.password}\n"
     )
     shell = Shell(db.work.parent, DATABASE_URL=f"postgresql:///{name}?service=ledger")
     for command in (["psql", "-XAtc", "SELECT count(*) FROM fills"], ["query", "SELECT count(*) FROM fills"]):
@@ -651,7 +651,7 @@ def test_a_user_without_rights_is_told_so(server: Postgres, db: Shell, ledger: B
     with psycopg.connect(db.env["DATABASE_URL"], autocommit=True) as connection:
         connection.execute("DROP ROLE IF EXISTS guest")
         connection.execute("CREATE ROLE guest LOGIN PASSWORD 'guest-secret'")
-    guest = Shell(db.work.parent, DATABASE_URL=f"postgresql://guest:guest-secret@127.0.0.1:{server.server.port}/{name}")
+    guest = Shell(db.work.parent, DATABASE_URL=f"postgresql://guest:guest-secret@127.0.0.1:{server.port}/{name}")
     for command in (["query", "SELECT * FROM trades"], ["verify"], ["emergency-close-all", "--session-id", "1"]):
         ran = guest("db", *command)
         assert ran.code == 6 and "may not do that" in ran.message and "guest-secret" not in ran.err, command

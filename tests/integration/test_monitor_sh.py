@@ -196,7 +196,7 @@ def test_an_outage_that_ends(tmp_path: Path) -> None:
             assert watch.run().returncode == 0
             embedded.stop(server.home)
             assert watch.run().returncode == 11 and "Trading alert: database drawdown" in watch.sent()
-            embedded.start(server.home, first_port=server.server.port)
+            embedded.start(server.home, first_port=server.port)
             eventually(lambda: watch.run().returncode == 0)
             assert "all is well again" in watch.sent()
         finally:

@@ -294,7 +294,7 @@ def test_an_outage_loses_no_event_and_holds_nobody_up(tmp_path: Path) -> None:
         for i in range(50):
             table.put(told(f"during {i}", NOW + i * 1000))
         assert time.monotonic() - began < 5 and table.waiting == 50  # nothing was waited for
-        embedded.start(server.home, first_port=server.server.port)
+        embedded.start(server.home, first_port=server.port)
         wait_until_empty(table)
         assert table.close(TIMEOUT_S)
         rows = stored(where)

@@ -357,7 +357,7 @@ def test_without_the_right_to_ask_which_server_it_is(server: Postgres, db: Shell
         ledger, "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC", f"CREATE ROLE {name} LOGIN PASSWORD 'p'",
         f"GRANT pg_read_all_data TO {name}",
     )  # fmt: skip
-    guest = {"DATABASE_URL": f"postgresql://{name}:p@127.0.0.1:{server.server.port}/{name}"}
+    guest = {"DATABASE_URL": f"postgresql://{name}:p@127.0.0.1:{server.port}/{name}"}
     assert db("db", "verify", env=guest, ok=True).err == ""
     cut(ledger, 4)
     ran = db("db", "verify", env=guest)

@@ -58,7 +58,7 @@ def counted(connection: Db, query: str) -> Any:
 
 @pytest.mark.parametrize("cuts", [1, 3])
 def test_an_exit_is_booked_once(server: Postgres, url: str, held: Book, tmp_path: Path, cuts: int) -> None:
-    with wire(server.server.port, cuts) as cut:
+    with wire(server.port, cuts) as cut:
         shell = Shell(tmp_path, DATABASE_URL=through(url, cut.port))
         what = ("--symbol", "BTCUSDT", "--exit-price", "52000", "--account", "binance-main")
         ran = shell("db", "close-position", *what, ok=True)
@@ -71,7 +71,7 @@ def test_an_exit_is_booked_once(server: Postgres, url: str, held: Book, tmp_path
 
 def test_an_emergency_close_goes_through(server: Postgres, url: str, held: Book, tmp_path: Path) -> None:
     """Its fence, its halt and its fills: each commit's answer is lost once."""
-    with wire(server.server.port, 4) as cut:
+    with wire(server.port, 4) as cut:
         shell = Shell(tmp_path, DATABASE_URL=through(url, cut.port))
         number = held.session
         done = shell(
@@ -94,7 +94,7 @@ def test_an_emergency_close_goes_through(server: Postgres, url: str, held: Book,
 def test_a_file_is_imported_once(server: Postgres, url: str, held: Book, tmp_path: Path) -> None:
     rows = "".join(f"2026-01-0{n}T00:00:00Z,BTCUSDT,buy,0.1,5000{n},{n}\n" for n in range(2, 6))
     (tmp_path / "fills.csv").write_text("time,symbol,side,qty,price,trade_id\n" + rows)
-    with wire(server.server.port, 1) as cut:
+    with wire(server.port, 1) as cut:
         shell = Shell(tmp_path, DATABASE_URL=through(url, cut.port))
         ran = shell("db", "import-trades", tmp_path / "fills.csv", "--account", "binance-main", ok=True)
         assert ran.out == "Booked 4; 0 were booked already.\n"
@@ -102,7 +102,7 @@ def test_a_file_is_imported_once(server: Postgres, url: str, held: Book, tmp_pat
 
 
 def test_a_database_that_stays_away_leaves_it_unknown(server: Postgres, url: str, held: Book) -> None:
-    with wire(server.server.port, 1) as cut:
+    with wire(server.port, 1) as cut:
         line = Line(from_url(through(url, cut.port)), patience_s=0.5)
         cut.listener.shutdown(socket.SHUT_RDWR)  # the connection that is open goes on, no other is taken
         with line, pytest.raises(OutcomeUnknown, match="whether it was is not known") as error:

@@ -112,7 +112,7 @@ class Proxy:
 
 @pytest.fixture
 def proxy(server: Postgres) -> Iterator[Proxy]:
-    with closing(Proxy(server.server.port)) as proxy:
+    with closing(Proxy(server.port)) as proxy:
         yield proxy
 
 
@@ -180,7 +180,7 @@ def test_a_database_that_takes_nothing_is_out(
 
 def test_a_database_that_falls_silent_is_out(server: Postgres, proxy: Proxy, tmp_path: Path, impatient: None) -> None:
     name = server.database()
-    where = from_url(server.url(name).replace(f":{server.server.port}/", f":{proxy.port}/"))
+    where = from_url(server.url(name).replace(f":{server.port}/", f":{proxy.port}/"))
     world = World(where, SEED, deaths=0, faults=(), home=tmp_path)
     through(world, proxy.silent(where))
     assert severities(world) == {"error"}
