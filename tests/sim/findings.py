@@ -44,15 +44,27 @@ def findings(world: ChaosWorld) -> Iterator[Finding]:
 
 
 def _duplicates(world: ChaosWorld) -> Iterator[Finding]:
-    """The same id twice; more done for a candle's decision than its orders asked for at the most; more sold than was held."""
+    """The same id twice; more done for a candle's decision than its orders asked for at the most, also those that were refused;
+    more sold than was held."""
     report = world.exchange.audit()
     yield from (Finding("duplicate order", name) for name in report.duplicates)
     if not world.draw.owner:
         yield from (Finding("duplicate order", f"oversold: {sold}") for sold in report.oversold.items())
     for name, orders in _of_decisions(world).items():
-        done, asked = sum(o.filled_qty for o in orders), max(o.qty for o in orders)
+        done, asked = sum(o.filled_qty for o in orders), _asked(world, orders[0])
         if done > asked:
             yield Finding("duplicate order", f"{name}: {done} instead of {asked}")
+
+
+def _asked(world: ChaosWorld, order: SeenOrder) -> Decimal:
+    """The most that one order asked for, of those of the same candle and purpose."""
+    parsed, key = parse_order_id(order.client_order_id), (order.symbol.market, order.symbol.id)
+    assert parsed is not None
+    told = (o for o in world.session.state.books.orders.values() if o.key == key)
+    same = ((parse_order_id(o.client_order_id), o.qty) for o in told)
+    return max(
+        qty for p, qty in same if p is not None and (p.candle_ms, p.purpose) == (parsed.candle_ms, parsed.purpose)
+    )
 
 
 def _of_decisions(world: ChaosWorld) -> dict[str, list[SeenOrder]]:

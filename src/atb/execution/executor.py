@@ -57,6 +57,8 @@ class Executor(Journaled):
         self.bare = BareTime()
         self.silent_until_ms = 0  # the exchange wants nothing of us before (its clock)
         self._asked_ms: dict[int, int | None] = {}  # by symbol the candle in which what was refused was tried again
+        # By symbol the candle in which orders that were taken for never sent were looked up.
+        self._looked_ms: dict[int, int | None] = {}
         self._attempts: dict[tuple[str, int, str], int] = {}  # by symbol, candle and purpose, of its client order ids
         self.no_entries: Callable[[], str] = lambda: ""  # why nothing new may be bought now
         self.halted: Callable[[], str] = lambda: ""  # the same, as the file HALT says it (halt_file.HaltFile.why)
@@ -103,7 +105,9 @@ class Executor(Journaled):
         if any(o.state in ("intent", "unknown") for o in self.state.working[s].values()):
             return  # a fill of an order that is not known yet would seem foreign
         with suppress(*NOT_TOLD):
-            self.revive(found_late(self, s))
+            open_ms = self.state.last_open_ms
+            self.revive(found_late(self, s, s not in self._looked_ms or self._looked_ms[s] != open_ms))
+            self._looked_ms[s] = open_ms
         self._book_fills(s)  # also of what somebody else sold
         self._book_ends(s)
 

@@ -17,7 +17,7 @@ from atb.core.timeframe import in_ms
 from atb.core.types import MarketRules
 from atb.engine.reasons import EMERGENCY_CLOSE, PARTIAL_EXIT, TAKE_PROFIT
 from atb.execution.offers import Offers, Resting
-from atb.execution.state import TARGET_PURPOSES, TradingState
+from atb.execution.state import CLOCKS_DIFFER, TARGET_PURPOSES, TradingState
 from atb.ledger.records import Order
 
 ZERO = Decimal(0)
@@ -116,7 +116,7 @@ def orders_since(state: TradingState, s: int) -> Iterator[Order]:
     symbol = state.traded[s].symbol
     position = state.books.positions.get((symbol.market, symbol.id))
     for order in reversed(state.books.orders.values()) if position else ():
-        if position is None or order.created_at < position.opened_at:
+        if position is None or order.created_at < position.opened_at - CLOCKS_DIFFER:
             return
         if order.key == position.key:
             yield order

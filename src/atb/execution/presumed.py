@@ -7,22 +7,23 @@ they bought is held like what an older ledger had forgotten, and what they sold 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from atb.core.orders import SeenFill, SeenOrder
 from atb.core.timeframe import in_ms
 from atb.execution.reconcile import expected
-from atb.execution.state import TradingState
+from atb.execution.state import CLOCKS_DIFFER, TradingState
 from atb.ledger.records import Order
 
 if TYPE_CHECKING:
     from atb.execution.executor import Executor
 
 DOUBT_MS = 60_000  # how long balances may speak for an order that is not found
-LOOKED_FOR_MS = 600_000  # how long one is looked up at each look; later by its executions, and where it rests
-CLOCKS_DIFFER = timedelta(seconds=2)
+LOOKED_FOR_MS = (
+    600_000  # how long one is looked up at each look; later once a candle, by its executions, and where it rests
+)
+LOOKED_FOR_LONG_MS = 86_400_000  # how long once a candle
 ZERO = Decimal(0)
 MOST = 20  # orders that are looked up for an execution of nobody's
 
@@ -48,9 +49,9 @@ def _left_after(state: TradingState, sale: Order, base: str) -> Decimal:
     return state.held(state.index[sale.key]) + state.books.assets.get(base, ZERO) - sale.qty + sale.filled_qty
 
 
-def found_late(executor: Executor, s: int) -> list[SeenOrder]:
+def found_late(executor: Executor, s: int, once_a_candle: bool) -> list[SeenOrder]:
     """Those that were sent not long ago and are there by now."""
-    since_ms = executor.broker.now_ms() - LOOKED_FOR_MS
+    since_ms = executor.broker.now_ms() - (LOOKED_FOR_LONG_MS if once_a_candle else LOOKED_FOR_MS)
     return _found(executor, s, [o for o in executor.state.presumed[s].values() if in_ms(o.created_at) > since_ms])
 
 

@@ -27,14 +27,13 @@ from atb.execution.executor import Executor
 from atb.execution.external import Cause, by_hand, cash, coins, first_entries
 from atb.execution.fills import NOT_TOLD, OVERLAP_MS, Event, was_before
 from atb.execution.reconcile import BOOK, LEAVE, Line, Snapshot, Verdict, diff, differences
-from atb.execution.state import TradingState
+from atb.execution.state import CLOCKS_DIFFER, TradingState
 from atb.ledger.entries import Entry
 from atb.venue.ccxt_session import UnknownSymbol
 
 BEFORE = timedelta(days=2)  # a deposit may be told with the time at which it set out
 LOOKS, PAUSE_S = 3, 1.0  # at a start, before a difference is believed
 SETTLING_S = 10  # how long a start waits for orders of unknown fate
-CLOCKS_DIFFER = timedelta(seconds=2)
 REMEMBERED = timedelta(days=90)  # how far back a first start looks for orders of an earlier life
 # What came or went was asked for then; executions and marks are booked also while that cannot be asked. Dust is our own doing.
 LAST = (
