@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -38,9 +39,9 @@ class Watched(World):
                 raise Held(s)
 
 
-def holding(where: Where, seed: int = 5) -> tuple[World, int]:
+def holding(where: Where, seed: int = 5, home: Path | None = None) -> tuple[World, int]:
     """A world that holds something with its stop, and the symbol's index."""
-    world = Watched(where, seed, deaths=0.0, faults=())
+    world = Watched(where, seed, deaths=0.0, faults=(), home=home)
     try:
         world.live()
     except Held as held:

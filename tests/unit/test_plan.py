@@ -208,7 +208,11 @@ def test_what_nothing_rests_for_is_protected_again_soon_each_time_later() -> Non
     assert not told.is_due(0, 0)
     assert [told.nothing_rests(0, held, 0) for _ in range(8)] == [1000 * s for s in (1, 2, 4, 8, 16, 32, 60, 60)]
     assert not told.is_due(0, 59_999) and told.is_due(0, 60_000) and not told.is_due(1, 60_000)
-    assert told.nothing_rests(0, held * 2, 0) == 1000
+    told.try_again(0)
+    assert not told.is_due(0, 10**15), "once"
+    assert told.nothing_rests(0, held, 0) == 60_000
+    told.is_protected(0)
+    assert told.nothing_rests(0, held, 0) == 1000 and told.nothing_rests(0, held * 2, 0) == 1000
 
 
 def test_what_cannot_be_sold_now_is_protected(books: Books) -> None:

@@ -55,6 +55,7 @@ class ClosingExecutor(Executor):
     def protect(self, s: int) -> None:
         """Its stop again, for what was not sold: unless an order works, or may, that has the coins."""
         self._recall_stop(s)
+        self.told.ask_again(s)
         for _ in range(MOST_STEPS):  # another type, or less, where that is refused
             offers = self.told.offers(s, self.state.held(s))
             stops = [wanted for wanted in protection(self.state, s, offers) if wanted.purpose == "stop"]

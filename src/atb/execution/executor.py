@@ -30,7 +30,7 @@ from atb.execution.narrating import narrate
 from atb.execution.offers import OFFSET, Offers, Told
 from atb.execution.plan import NOTHING, Step, Wanted, next_step, overdue
 from atb.execution.presumed import found_late, may_have_arrived
-from atb.execution.refusals import look_at_what_is_free, recall, refused
+from atb.execution.refusals import PROTECTING, look_at_what_is_free, reason_of, recall, refused
 from atb.execution.state import TradingState
 from atb.ledger.entries import Entry
 from atb.ledger.records import FINAL_STATES, NEVER_HEARD, Order
@@ -86,14 +86,22 @@ class Executor(Journaled):
     def act_on(self, s: int) -> None:
         if self.told.is_limited(s):
             look_at_what_is_free(self, s)
-        if s not in self._asked_ms and self.state.working[s]:
-            recall(self, s)
-            self._asked_ms[s] = self.state.last_open_ms
-        is_new = self._asked_ms.get(s) != self.state.last_open_ms  # once a candle
-        if not self.state.working[s] and (is_new or self.told.is_due(s, self.broker.now_ms())):
-            self._asked_ms[s] = self.state.last_open_ms
-            self.told.ask_again(s)
+        self._remember(s)
         self.carry_on(s)
+
+    def _remember(self, s: int) -> None:
+        """Of what was refused only what may still be so."""
+        working, open_ms = self.state.working[s], self.state.last_open_ms
+        if self._has_stop(s) or not self.state.held(s):
+            self.told.is_protected(s)
+        if s not in self._asked_ms and working and all(o.purpose in PROTECTING for o in working.values()):
+            recall(self, s)
+            self._asked_ms[s] = open_ms
+        if not working and (s not in self._asked_ms or self._asked_ms[s] != open_ms):  # once a candle
+            self._asked_ms[s] = open_ms
+            self.told.ask_again(s)
+        if all(o.purpose == "take" for o in working.values()) and self.told.is_due(s, self.broker.now_ms()):
+            self.told.try_again(s)
 
     def pull(self) -> None:
         """Book what happened at the exchange: orders of unknown fate, executions, orders that came to their end."""
@@ -198,7 +206,7 @@ class Executor(Journaled):
             self._conclude(named, "unknown", error.what)
             return False
         except ExchangeRefused as error:
-            self._conclude(named, "rejected", error.what)
+            self._conclude(named, "rejected", error.what, refused_as=reason_of(error))
             return refused(self, s, wanted, error)
         except ExchangeUnavailable as error:  # not sent, or certainly not taken
             self._conclude(named, "denied", error.what)
@@ -341,12 +349,12 @@ class Executor(Journaled):
         }  # fmt: skip
         return Entry(f"intent:{order.client_order_id}", "intent", self.now(), body, self.session_id)
 
-    def _conclude(self, orders: Sequence[NewOrder], state: str, reason: str) -> None:
+    def _conclude(self, orders: Sequence[NewOrder], state: str, reason: str, **more: str) -> None:
         for order in orders:
-            self._note(order.client_order_id, state, reason)
+            self._note(order.client_order_id, state, reason, **more)
 
-    def _note(self, name: str, state: str, reason: str) -> None:
-        self.append([self._order_entry({"client_order_id": name, "state": state, "reason": reason})])
+    def _note(self, name: str, state: str, reason: str, **more: str) -> None:
+        self.append([self._order_entry({"client_order_id": name, "state": state, "reason": reason, **more})])
 
     def _order_entry(self, body: dict[str, Any]) -> Entry:
         """The same state again, later, is another fact: an order may be unknown, open, and unknown again."""

@@ -14,6 +14,7 @@ from atb.venue.broker import Features
 OFFSET = Decimal("0.01")  # of a stop's price: how far below it a stop-limit may sell, and a wider stop rests
 WAITS_MS = 10_000, 600_000  # the first and the longest, from a sale that was refused to the next try
 BARE_WAITS_MS = 1_000, 60_000  # and where nothing rests for what is held: each way to protect it was refused
+NEVER_MS = 2**63
 REMEMBERED = 16  # of what was refused, of each symbol
 
 # What matters of orders that would rest: purpose, quantity and price of each.
@@ -110,15 +111,24 @@ class Told:
         return self._bare[s].wait_ms
 
     def is_due(self, s: int, now_ms: int) -> bool:
-        """Whether to ask again, where nothing rests for what is held."""
+        """Whether to try again, where nothing protects what is held."""
         return s in self._bare and now_ms >= self._bare[s].due_ms
 
-    def ask_again(self, s: int) -> None:
-        """The market may have changed: what was refused is tried again. Not while something rests that would have to go.
+    def waits(self, s: int, now_ms: int) -> bool:
+        """Whether a time to try again is set, and to come."""
+        return s in self._bare and now_ms < self._bare[s].due_ms < NEVER_MS
 
-        What the exchange does not offer is tried again only where nothing else rests: it may have erred.
-        """
+    def try_again(self, s: int) -> None:
+        """Each way to protect what is held is tried once more. What the exchange does not offer, too: it may have erred."""
         self._refused.pop(s, None)
-        if s in self._bare:
-            self._refused_types.pop(s, None)
+        self._refused_types.pop(s, None)
+        self._bare[s] = self._bare[s]._replace(due_ms=NEVER_MS)  # until all is refused again
+
+    def is_protected(self, s: int) -> None:
+        """The next time is the first one."""
+        self._bare.pop(s, None)
+
+    def ask_again(self, s: int) -> None:
+        """The market may have changed: what was refused is tried again. Not while something rests that would have to go."""
+        self._refused.pop(s, None)
         self._dust.pop(s, None)

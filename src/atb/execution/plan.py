@@ -115,10 +115,8 @@ def orders_since(state: TradingState, s: int) -> Iterator[Order]:
     """Orders of symbol s since what is held of it was bought, the newest first."""
     symbol = state.traded[s].symbol
     position = state.books.positions.get((symbol.market, symbol.id))
-    for order in reversed(state.books.orders.values()) if position else ():
-        if position is None or order.created_at < position.opened_at - CLOCKS_DIFFER:
-            return
-        if order.key == position.key:
+    for order in reversed(state.books.orders.values()) if position else ():  # one that was adopted stands late
+        if position and order.key == position.key and order.created_at >= position.opened_at - CLOCKS_DIFFER:
             yield order
 
 

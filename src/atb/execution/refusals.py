@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
 PASSING = ("too_fast", "clock", "not_sent", "barred")  # it says nothing about the order
 SIZE = ("min_notional", "lot")
+PROTECTING = ("stop", "take")  # purposes of orders that rest for what is held
+OTHERWISE = ("", *PASSING, *SIZE, "insufficient_balance")  # it was not refused, or not because of what it was
 LONGEST_SILENCE_MS = 60_000  # however long the exchange wants nothing of us, it is tried again after this
 
 
 def refused(e: Executor, s: int, wanted: Sequence[Wanted], error: ExchangeRefused) -> bool:
     """Whether the plan of symbol s may go on at once, to something else."""
-    reason = error.reason if isinstance(error, OrderRefused) else "refused"
+    reason = reason_of(error)
     e.tell(Event("warning", "order_refused", f"{wanted[0].purpose} of {wanted[0].order.symbol.id}: {error.what}"))
     if reason in PASSING:
         e.silent_until_ms = e.broker.now_ms() + _silence_ms(error)
@@ -42,7 +44,7 @@ def refused(e: Executor, s: int, wanted: Sequence[Wanted], error: ExchangeRefuse
     if reason in SIZE and is_too_little(e.state, s):
         e.told.too_little(s, e.state.held(s))
         return False
-    if all(w.purpose in ("stop", "take") for w in wanted):
+    if all(w.purpose in PROTECTING for w in wanted):
         return _not_protected(e, s, wanted, reason)
     return _not_sold(e, s, wanted[0], error)
 
@@ -51,10 +53,15 @@ def _silence_ms(error: ExchangeRefused) -> int:
     return min(round(error.wait_s * 1000), LONGEST_SILENCE_MS) if isinstance(error, OrderRefused) else 0
 
 
+def reason_of(error: ExchangeRefused) -> str:
+    """One word, as venue.broker.OrderRefused tells it."""
+    return error.reason if isinstance(error, OrderRefused) else "refused"
+
+
 def recall(e: Executor, s: int) -> None:
     """What an earlier process was refused for what is held, by its orders: what rests rightly is not cancelled for a better
     try."""
-    mine = [o for o in orders_since(e.state, s) if o.state == "rejected" and o.purpose in ("stop", "take")]
+    mine = [o for o in orders_since(e.state, s) if o.purpose in PROTECTING and o.refused_as not in OTHERWISE]
     now = resting(e.state.working[s].values())
     for tried in map(resting, _as_sent(reversed(mine))):
         if tried != now:  # it was taken later
@@ -132,13 +139,17 @@ def _not_protected(e: Executor, s: int, wanted: Sequence[Wanted], reason: str) -
     """The next best: the stop without its take, another type, a wider one; at last it is watched."""
     stops = any(w.purpose == "stop" for w in wanted)
     if reason == "would_trigger" and stops and len(wanted) == 1:
-        e.get_out(s, REASON_NAMES[e.state.position(s).stop_reason], "the price is past the stop already")
-        return True
+        p = e.state.position(s)
+        if p.target_qty:
+            e.get_out(s, REASON_NAMES[p.stop_reason], "the price is past the stop already")
+            return True
     if reason == "not_supported" and stops and len(wanted) == 1:
         e.told.no_such_type(s, wanted[0].order.type)
     else:
         e.told.not_so(s, as_resting(wanted))
-    if not protection(e.state, s, e.offers(s)):
+    p, best = e.state.position(s), protection(e.state, s, e.offers(s))
+    has_none = not best or (p.stop == p.stop and all(w.purpose == "take" for w in best))
+    if has_none and not e.told.waits(s, e.broker.now_ms()):
         _nothing_rests(e, s)
     return True
 
@@ -146,9 +157,7 @@ def _not_protected(e: Executor, s: int, wanted: Sequence[Wanted], reason: str) -
 def _nothing_rests(e: Executor, s: int) -> None:
     wait_s = e.told.nothing_rests(s, e.state.held(s), e.broker.now_ms()) / 1000
     symbol = e.state.traded[s].symbol
-    what = (
-        f"Nothing rests for what is held of {symbol.id}: all was refused. Its price is watched, and all is tried again"
-    )
+    what = f"What is held of {symbol.id} has no stop: all was refused. Its price is watched, and all is tried again"
     e.tell(Event("critical", "stop_refused", f"{what} in {wait_s:g} s."))
 
 

@@ -27,6 +27,7 @@ T = TypeVar("T")
 RETRY_S = 2.0
 PATIENCE_S = 2.0  # of the journal beneath: a stop must not wait for a database
 SLOW_S = 2.0  # from an order's intent, committed first, the exchange takes it for so long (executor.WINDOW_MS)
+SLOW = 0.5  # of that: what is left after it is hardly enough for the way to the exchange
 REMEMBERED = 10_000  # ids of the newest entries: the same entry may come twice
 
 
@@ -48,6 +49,7 @@ class SpoolingJournal:
         self.away = False
         self.merges = 0
         self._why = DatabaseUnavailable("")
+        self._is_slow = False  # its last commit was
         self._severity = ""  # with which it was told that the database is out
         self._next_s = 0.0  # when the database is asked again
         self._order: deque[str] = deque()
@@ -130,12 +132,14 @@ class SpoolingJournal:
         self._next_s = now_s + max(self.retry_s, 3 * (now_s - began_s) if self.retry_s else 0.0)
 
     def _judge(self, took_s: float) -> None:
-        """One that takes what is written more slowly than an order may wait is as good as out."""
-        if took_s < self.slow_s:
+        """One that takes what is written more slowly than an order may wait is as good as out; once may be an accident."""
+        was_slow, self._is_slow = self._is_slow, took_s >= SLOW * self.slow_s
+        if took_s < self.slow_s and not (was_slow and self._is_slow):
             self._came()
-        else:
-            what = f"It needed {took_s:.1f} s for a commit, longer than an order may wait for."
-            self._went(DatabaseUnavailable(what), time.monotonic() - took_s)
+            return
+        self.merges += 1  # others may have written before it: while it is out, nobody can look
+        what = f"It needed {took_s:.1f} s for a commit, longer than an order may wait for."
+        self._went(DatabaseUnavailable(what), time.monotonic() - took_s)
 
     def _came(self) -> None:
         if self.away:

@@ -155,7 +155,7 @@ class Account(Holdings):
         settle(order, body["state"])
         order.updated_at = entry.at
         order.venue_order_id = body.get("venue_order_id", order.venue_order_id)
-        order.reason = body.get("reason", order.reason)
+        order.reason, order.refused_as = body.get("reason", order.reason), body.get("refused_as", "")
         touched.orders.add(order.client_order_id)
 
     def _fill(self, seq: int, entry: Entry, body: Body, touched: Touched) -> None:

@@ -118,6 +118,7 @@ class Order:
     venue_order_id: str = ""
     reason: str = ""
     filled_qty: Decimal = ZERO
+    refused_as: str = ""  # in one word, why the exchange refused it
 
     @property
     def presumed(self) -> bool:

@@ -5,7 +5,7 @@ Nothing is written and nothing is sent here: whatever is wrong with the request 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from atb.core.errors import UsageError
@@ -74,7 +74,7 @@ def prepare(asked: LiveRequest, mode: Mode, desk: Desk) -> Ready:
     _check_protection(policy, asked)
     symbols = symbols_of(asked)
     strategies = tuple(_strategy(symbol, asked, desk) for symbol in symbols)
-    for symbol, strategy in _one_of_each(symbols, strategies):
+    for symbol, strategy in zip(symbols, strategies, strict=True):  # each: it may have a model of its own
         _let_through(strategy, symbol, asked.timeframe, policy.min_confidence, exact=desk.loaded.file.shipped)
     traded = tuple(Traded(symbol, desk.rules(symbol)) for symbol in symbols)
     return Ready(
@@ -156,11 +156,6 @@ def _check_protection(policy: Policy, asked: LiveRequest) -> None:
             "The policy has no stop: positions would be open without protection while the engine is away.",
             "Set --stop-loss, or add --allow-unprotected.",
         )
-
-
-def _one_of_each(symbols: Sequence[Symbol], strategies: Sequence[Strategy]) -> Iterable[tuple[Symbol, Strategy]]:
-    """All are the same code with the same parameters: those that look back on the same number of candles are one."""
-    return {lookback_of(strategy): (s, strategy) for s, strategy in zip(symbols, strategies, strict=True)}.values()
 
 
 def _strategy(symbol: Symbol, asked: LiveRequest, desk: Desk) -> Strategy:

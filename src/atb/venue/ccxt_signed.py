@@ -28,7 +28,7 @@ UNSIGNED = "the key's secret cannot sign: it is not whole, or not of this exchan
 LOOK_UP = "It is looked up by its client id before anything else is done."
 READ_WINDOW_MS = 5000  # a late answer to a question does no harm
 ORDERS_WINDOW_S = 10.0  # the shortest time in which Binance counts an account's orders
-WORTH_WAITING_S = 1.0  # Coinbase counts by the second; the window of what is told is longer than that
+WORTH_WAITING_S = 1.0  # Coinbase counts by the second; most of what is told may take longer than that
 IDLE_S = 30.0  # a kept connection that was silent for longer may be dead without our knowing
 
 T = TypeVar("T")
