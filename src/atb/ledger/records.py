@@ -209,9 +209,16 @@ def amount(value: Any) -> Decimal:
         number = None
     if not isinstance(number, Decimal) or not number.is_finite():
         raise ValueError(f"{repr(value)[:40]} is no amount.")
+    if number.adjusted() < DIGITS and number.as_tuple().exponent < -DIGITS:  # type: ignore[operator]
+        number = _without_zeros(number)
     if number.adjusted() >= DIGITS or number.as_tuple().exponent < -DIGITS:  # type: ignore[operator]
         raise ValueError(f"{str(value)[:40]} has more than {DIGITS} digits before or after the point.")
     return number
+
+
+def _without_zeros(number: Decimal) -> Decimal:
+    """The same number without zeros at its end, where it has digits enough to be told exactly."""
+    return number.normalize(EXACT) if len(number.as_tuple().digits) <= EXACT.prec else number
 
 
 def optional(value: Any) -> Decimal | None:

@@ -1,0 +1,29 @@
+"""Amounts of the ledger: exact, bounded, and the same number however it is written."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from atb.ledger.records import DIGITS, amount
+
+TOO_LONG = ("1e24", "1" + "0" * 30, "1e-25", "0." + "1" * (DIGITS + 1), "0." + "0" * 200 + "1", "0." + "1" * 500)
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 30])
+def test_zeros_at_the_end_are_no_digits(zeros: int) -> None:
+    text = "0.5887027404854475669430" + "0" * zeros
+    assert amount(text) == amount(Decimal(text)) == Decimal("0.588702740485447566943")
+
+
+@pytest.mark.parametrize("text", TOO_LONG)
+def test_what_cannot_be_told_exactly_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="digits before or after"):
+        amount(text)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "x", "", 1.5, True, None, []])
+def test_nor_is_anything_else_a_number(value: object) -> None:
+    with pytest.raises(ValueError, match="is no amount"):
+        amount(value)
