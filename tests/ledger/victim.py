@@ -33,10 +33,13 @@ class Victim:
             number = {"immediate": signal.SIGQUIT, "smart": signal.SIGTERM}.get(how, signal.SIGKILL)
             os.kill(self.server.pid, number)
         clients = [pid for pid in processes if "victim" in title(pid)]
-        for pid in {"all": processes, "backend": clients[:1]}.get(how, []):
+        struck = {"all": processes, "backend": clients[:1]}.get(how, [])
+        for pid in struck:
             if "postgres" in title(pid):
                 os.kill(pid, signal.SIGKILL)
         until = time.monotonic() + 30
+        while how == "backend" and {*struck} & {*children(self.server.pid)} and time.monotonic() < until:
+            time.sleep(0.001)  # until the server knows it ends every connection soon, also those that are made now
         while how not in ("backend", "smart") and title(self.server.pid) and time.monotonic() < until:
             time.sleep(0.005)  # until it is really dead, its file says that it is ready
 
