@@ -20,10 +20,8 @@ if TYPE_CHECKING:
     from atb.execution.executor import Executor
 
 DOUBT_MS = 60_000  # how long balances may speak for an order that is not found
-LOOKED_FOR_MS = (
-    600_000  # how long one is looked up at each look; later once a candle, by its executions, and where it rests
-)
-LOOKED_FOR_LONG_MS = 86_400_000  # how long once a candle
+# How long one is looked up: at each look, and once a candle. Later it is known by its executions, and where it rests.
+LOOKED_FOR_MS, LOOKED_FOR_LONG_MS = 600_000, 86_400_000
 ZERO = Decimal(0)
 MOST = 20  # orders that are looked up for an execution of nobody's
 
