@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from atb.ledger.migrate import migrate
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 TEMPLATE = "migrated"
-FIRST_PORT = 55400
+# Not where the system takes ports from, and others than those of a test beside: a server that is down keeps its own.
+FIRST_PORT = 11_000 + os.getpid() * 211 % 9_000
 
 NewAccount = Callable[[], tuple[AccountRow, int]]
 

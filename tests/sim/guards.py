@@ -33,8 +33,8 @@ class Guard(NamedTuple):
             patch.setattr(guard.where, guard.name, guard.worse)
 
 
-def unknown_is_rejected(self: Executor, orders: Sequence[NewOrder], state: str, reason: str) -> None:
-    CONCLUDE(self, orders, "rejected" if state == "unknown" else state, reason)
+def unknown_is_rejected(self: Executor, orders: Sequence[NewOrder], state: str, reason: str, **more: str) -> None:
+    CONCLUDE(self, orders, "rejected" if state == "unknown" else state, reason, **more)
 
 
 def never_waits(self: Executor, order: Order) -> bool:
