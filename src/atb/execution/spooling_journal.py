@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from atb.core.errors import DatabaseError, DatabaseUnavailable
+from atb.core.errors import DatabaseError, DatabaseUnavailable, Fenced
 from atb.execution.fills import Event
 from atb.execution.journaled import PROVISIONAL, Journal
 from atb.execution.spool import Spool
@@ -65,6 +65,8 @@ class SpoolingJournal:
                 written = self.journal.append(entries)
                 self._note(entries)
                 self._judge(time.monotonic() - asked_s)
+                if self.away:
+                    self._check_authority(written)
                 return written
             except DatabaseError as error:
                 self._went(error, began_s)
@@ -140,6 +142,16 @@ class SpoolingJournal:
         self.merges += 1  # others may have written before it: while it is out, nobody can look
         what = f"It needed {took_s:.1f} s for a commit, longer than an order may wait for."
         self._went(DatabaseUnavailable(what), time.monotonic() - took_s)
+
+    def _check_authority(self, written: Sequence[Chained]) -> None:
+        """Whoever was taken over while he waited spools nothing: Fenced."""
+        query = "SELECT epoch FROM authority WHERE account_id = %s"
+        try:
+            row = self.journal.read(lambda connection: connection.execute(query, (self.account_id,)).fetchone())
+        except DatabaseError:
+            return  # it is out, and known to be
+        if written and row is not None and row[0] != written[0].epoch:
+            raise Fenced(f"Account {self.account_id} is at epoch {row[0]}: another has authority over it.")
 
     def _came(self) -> None:
         if self.away:
