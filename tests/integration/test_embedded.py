@@ -358,6 +358,21 @@ def test_port_lost_to_another_program_after_the_look(home: Path, monkeypatch: py
     assert server.port > port and ask(server, "SELECT 1") == 1
 
 
+def test_the_log_is_read_when_its_writer_has_written(home: Path) -> None:
+    """A server that ends at once leaves a logger which may not have its title yet, and has not written a word."""
+    place = place_of(home)
+    place.log.mkdir(parents=True)
+    writes = "import sys, time; time.sleep(0.3); open(sys.argv[3], 'w').write('FATAL:  could not bind\\n')"
+    words = ["postgres", "-c", writes, "-D", str(place.data), str(place.log / "postgresql-Sun.log")]
+    with subprocess.Popen(words, executable=sys.executable) as late:
+        while not command_line(late.pid):  # in the moment of its exec
+            assert embedded_process.is_alive(late.pid)
+        assert embedded_process.log_since(place, {}) == (place.log / "postgresql-Sun.log", "FATAL:  could not bind\n")
+        while embedded_process.is_alive(late.pid):
+            time.sleep(0.01)
+        assert late.returncode is None  # nobody has waited for it: it was a zombie that was not alive
+
+
 def test_no_port_left(home: Path) -> None:
     with contextlib.suppress(OSError), listening(65535), pytest.raises(DatabaseError, match="No free port"):
         start(home, first_port=65535)

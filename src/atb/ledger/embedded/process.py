@@ -15,6 +15,7 @@ from atb.ledger.embedded.place import MAJOR, START, Place, try_lock
 
 PATIENCE_S = 1.0  # orphans leave by themselves within milliseconds, unless they are busy
 CLEAR_S = 15.0
+LOGGED_S = 10.0  # what an ended server's logger may take on a busy machine; it ends with its last word
 LOG_KEPT_BYTES = 20_000_000
 LOG_KEPT_S = 8 * 86_400
 _HAS_PROC = Path("/proc/self/cmdline").exists()  # macOS has none, and asks ps
@@ -78,7 +79,13 @@ def _ps(*which: str) -> dict[int, list[str]]:  # pragma: no cover (macOS)
 
 
 def is_alive(pid: int) -> bool:
-    return bool(command_line(pid))
+    """Whether `pid` runs, also in the moment of an exec, when it has no words; a zombie does not."""
+    if _HAS_PROC:
+        with contextlib.suppress(OSError):
+            state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+            return state not in "ZX"
+        return False
+    return bool(command_line(pid))  # pragma: no cover (macOS)
 
 
 def members(place: Place) -> list[int]:
@@ -88,6 +95,12 @@ def members(place: Place) -> list[int]:
         pids = [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
         return [pid for pid in pids if "".join(command_line(pid)[:1]).startswith(title)]
     return [pid for pid, words in _ps("-ax").items() if words[0].startswith(title)]  # pragma: no cover (macOS)
+
+
+def _untitled(place: Place) -> list[int]:
+    """Processes with the postmaster's own words: itself, or what it started a moment ago, which has no title yet."""
+    pids = [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()] if _HAS_PROC else list(_ps("-ax"))
+    return [pid for pid in pids if is_server(pid, place)]
 
 
 def clear_way(place: Place, guard: int) -> bool:
@@ -149,9 +162,9 @@ def log_marks(place: Place) -> dict[str, int]:
 
 
 def log_since(place: Place, marks: dict[str, int]) -> tuple[Path, str]:
-    """What was logged since `marks`, and the file that says most about it."""
-    until = time.monotonic() + PATIENCE_S
-    while members(place) and time.monotonic() < until:
+    """What was logged since `marks` by a server that has ended, and the file that says most about it."""
+    until = time.monotonic() + LOGGED_S
+    while (members(place) or _untitled(place)) and time.monotonic() < until:
         time.sleep(0.01)  # its logger writes on for a moment when the server has ended
     text, where = "", place.startup_log
     for path in (place.startup_log, *sorted(place.log.glob("postgresql-*.log"))):
