@@ -28,9 +28,9 @@ from atb.execution.journaled import Journaled
 from atb.execution.journaled import catch_up as catch_up
 from atb.execution.narrating import narrate
 from atb.execution.offers import OFFSET, Offers, Told
-from atb.execution.plan import NOTHING, Step, Wanted, next_step, overdue
+from atb.execution.plan import NOTHING, Step, Wanted, has_stop, next_step, overdue
 from atb.execution.presumed import found_late, may_have_arrived
-from atb.execution.refusals import PROTECTING, look_at_what_is_free, reason_of, recall, refused
+from atb.execution.refusals import forget_what_may_have_passed, look_at_what_is_free, reason_of, refused
 from atb.execution.state import TradingState
 from atb.ledger.entries import Entry
 from atb.ledger.records import FINAL_STATES, NEVER_HEARD, Order
@@ -56,7 +56,6 @@ class Executor(Journaled):
         self.told = Told(broker.features, stop_offset)
         self.bare = BareTime()
         self.silent_until_ms = 0  # the exchange wants nothing of us before (its clock)
-        self._asked_ms: dict[int, int | None] = {}  # by symbol the candle in which what was refused was tried again
         # By symbol the candle in which orders that were taken for never sent were looked up.
         self._looked_ms: dict[int, int | None] = {}
         self._attempts: dict[tuple[str, int, str], int] = {}  # by symbol, candle and purpose, of its client order ids
@@ -86,22 +85,8 @@ class Executor(Journaled):
     def act_on(self, s: int) -> None:
         if self.told.is_limited(s):
             look_at_what_is_free(self, s)
-        self._remember(s)
+        forget_what_may_have_passed(self, s)
         self.carry_on(s)
-
-    def _remember(self, s: int) -> None:
-        """Of what was refused only what may still be so."""
-        working, open_ms = self.state.working[s], self.state.last_open_ms
-        if self._has_stop(s) or not self.state.held(s):
-            self.told.is_protected(s)
-        if s not in self._asked_ms and working and all(o.purpose in PROTECTING for o in working.values()):
-            recall(self, s)
-            self._asked_ms[s] = open_ms
-        if not working and (s not in self._asked_ms or self._asked_ms[s] != open_ms):  # once a candle
-            self._asked_ms[s] = open_ms
-            self.told.ask_again(s)
-        if all(o.purpose == "take" for o in working.values()) and self.told.is_due(s, self.broker.now_ms()):
-            self.told.try_again(s)
 
     def pull(self) -> None:
         """Book what happened at the exchange: orders of unknown fate, executions, orders that came to their end."""
@@ -126,7 +111,7 @@ class Executor(Journaled):
             if reason is not None:
                 self.get_out(s, REASON_NAMES[reason], f"the last price is {price!r}")
                 self.carry_on(s)
-            elif price <= self.state.position(s).stop and self.offers(s).kept and not self._has_stop(s):
+            elif price <= self.state.position(s).stop and self.offers(s).kept and not has_stop(self.state, s):
                 self.told.sell_now(s)
                 self.carry_on(s)
 
@@ -223,15 +208,11 @@ class Executor(Journaled):
             self.tell(Event("warning", "entry_blocked", f"{entry.order.symbol.id} is not bought: {why}"))
         return why
 
-    def _has_stop(self, s: int) -> bool:
-        working = self.state.working[s].values()
-        return any(order.purpose == "stop" and order.state not in ("intent", "unknown") for order in working)
-
     def _note_protection(self, s: int) -> None:
         """How long what is held is without what should rest for it."""
         state, now = self.state, self.broker.now_ms()
         p = state.position(s)
-        missing = p.qty > 0 and p.stop == p.stop and not self._has_stop(s)
+        missing = p.qty > 0 and p.stop == p.stop and not has_stop(self.state, s)
         symbol = state.traded[s].symbol.id
         passed_ms = self.bare.note(s, missing, state.filled_ms.get(s, 0), now)
         if passed_ms is not None:

@@ -1,6 +1,7 @@
 """What an exchange lets us do with a symbol, as far as we were told: also by what it refused.
 
-All of this is memory of the process alone. One that begins again asks again, and is told again.
+All of this is memory of the process alone. One that begins again asks again, and is told again; but while something rests
+for what is held, what was refused is recalled from the ledger's orders (refusals._recall).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from atb.venue.broker import Features
 OFFSET = Decimal("0.01")  # of a stop's price: how far below it a stop-limit may sell, and a wider stop rests
 WAITS_MS = 10_000, 600_000  # the first and the longest, from a sale that was refused to the next try
 BARE_WAITS_MS = 1_000, 60_000  # and where nothing rests for what is held: each way to protect it was refused
-NEVER_MS = 2**63
 REMEMBERED = 16  # of what was refused, of each symbol
 
 # What matters of orders that would rest: purpose, quantity and price of each.
@@ -39,11 +39,18 @@ class Offers(NamedTuple):
 
 
 class Refusals(NamedTuple):
-    """Of what was tried with what was held, one after the other: the next is due at a time by the exchange's clock."""
+    """Of what was tried with what was held, one after the other. due_ms: when it is tried again, by the exchange's clock; None
+    while it is."""
 
     held: Decimal
     wait_ms: int
-    due_ms: int
+    due_ms: int | None
+
+    def is_due(self, now_ms: int) -> bool:
+        return self.due_ms is not None and now_ms >= self.due_ms
+
+    def waits(self, now_ms: int) -> bool:
+        return self.due_ms is not None and now_ms < self.due_ms
 
 
 def again(last: Refusals | None, held: Decimal, now_ms: int, waits_ms: tuple[int, int]) -> Refusals:
@@ -59,6 +66,7 @@ class Told:
     def __init__(self, features: Features, offset: Decimal = OFFSET) -> None:
         self.features, self.offset = features, offset
         self.waits_ms = WAITS_MS
+        self.asked_ms: dict[int, int | None] = {}  # by symbol the candle in which what was refused was tried again
         self._refused_types: dict[int, set[str]] = {}
         self._refused: dict[int, deque[Resting]] = {}
         self._most: dict[int, Decimal] = {}
@@ -73,7 +81,7 @@ class Told:
         sales = self._sales.get(s)
         return Offers(
             self.features.pairs, left[0] if left else "", self.offset, self._most.get(s), self._dust.get(s) == held,
-            frozenset(self._refused.get(s, ())), sales is not None and sales.held == held and now_ms < sales.due_ms,
+            frozenset(self._refused.get(s, ())), sales is not None and sales.held == held and sales.waits(now_ms),
         )  # fmt: skip
 
     def no_such_type(self, s: int, kind: str) -> None:
@@ -112,17 +120,17 @@ class Told:
 
     def is_due(self, s: int, now_ms: int) -> bool:
         """Whether to try again, where nothing protects what is held."""
-        return s in self._bare and now_ms >= self._bare[s].due_ms
+        return s in self._bare and self._bare[s].is_due(now_ms)
 
     def waits(self, s: int, now_ms: int) -> bool:
         """Whether a time to try again is set, and to come."""
-        return s in self._bare and now_ms < self._bare[s].due_ms < NEVER_MS
+        return s in self._bare and self._bare[s].waits(now_ms)
 
     def try_again(self, s: int) -> None:
         """Each way to protect what is held is tried once more. What the exchange does not offer, too: it may have erred."""
         self._refused.pop(s, None)
         self._refused_types.pop(s, None)
-        self._bare[s] = self._bare[s]._replace(due_ms=NEVER_MS)  # until all is refused again
+        self._bare[s] = self._bare[s]._replace(due_ms=None)  # until all is refused again
 
     def is_protected(self, s: int) -> None:
         """The next time is the first one."""

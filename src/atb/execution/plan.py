@@ -177,6 +177,11 @@ def _protect(working: list[Order], wanted: list[Wanted]) -> Step:
     return Step(cancel=working) if working else Step(place=wanted)
 
 
+def has_stop(state: TradingState, s: int) -> bool:
+    """Whether the exchange is known to have a stop for what is held."""
+    return any(o.purpose == "stop" and o.state not in ("intent", "unknown") for o in state.working[s].values())
+
+
 def resting(orders: Iterable[Order]) -> Resting:
     return tuple(sorted(map(_of_order, orders)))
 

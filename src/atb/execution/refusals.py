@@ -13,7 +13,7 @@ from atb.core.types import MarketRules
 from atb.engine.reasons import REASON_NAMES
 from atb.execution.dust import is_too_little
 from atb.execution.fills import NOT_TOLD, Event
-from atb.execution.plan import Wanted, as_resting, orders_since, protection, resting
+from atb.execution.plan import Wanted, as_resting, has_stop, orders_since, protection, resting
 from atb.execution.traded import Traded
 from atb.ledger.records import Order
 from atb.venue.broker import OrderRefused
@@ -58,7 +58,23 @@ def reason_of(error: ExchangeRefused) -> str:
     return error.reason if isinstance(error, OrderRefused) else "refused"
 
 
-def recall(e: Executor, s: int) -> None:
+def forget_what_may_have_passed(e: Executor, s: int) -> None:
+    """Of what was refused only what may still be so is remembered: it is tried again at the next candle where nothing rests,
+    and in time where nothing but a take does."""
+    working, open_ms, is_new = e.state.working[s].values(), e.state.last_open_ms, s not in e.told.asked_ms
+    if has_stop(e.state, s) or not e.state.held(s):
+        e.told.is_protected(s)
+    if is_new and working and all(o.purpose in PROTECTING for o in working):
+        _recall(e, s)
+        e.told.asked_ms[s] = open_ms
+    if not working and (is_new or e.told.asked_ms[s] != open_ms):
+        e.told.ask_again(s)
+        e.told.asked_ms[s] = open_ms
+    if all(o.purpose == "take" for o in working) and e.told.is_due(s, e.broker.now_ms()):
+        e.told.try_again(s)
+
+
+def _recall(e: Executor, s: int) -> None:
     """What an earlier process was refused for what is held, by its orders: what rests rightly is not cancelled for a better
     try."""
     mine = [o for o in orders_since(e.state, s) if o.purpose in PROTECTING and o.refused_as not in OTHERWISE]

@@ -22,6 +22,7 @@ from atb.execution.fills import Event
 from atb.execution.journaled import PROVISIONAL, Journal
 from atb.execution.spool import Spool
 from atb.ledger.entries import Chained, Entry, check, encode
+from atb.ledger.lease import read_standing
 
 T = TypeVar("T")
 RETRY_S = 2.0
@@ -145,13 +146,12 @@ class SpoolingJournal:
 
     def _check_authority(self, written: Sequence[Chained]) -> None:
         """Whoever was taken over while he waited spools nothing: Fenced."""
-        query = "SELECT epoch FROM authority WHERE account_id = %s"
         try:
-            row = self.journal.read(lambda connection: connection.execute(query, (self.account_id,)).fetchone())
+            epoch = self.journal.read(lambda connection: read_standing(connection, self.account_id)).epoch
         except DatabaseError:
             return  # it is out, and known to be
-        if written and row is not None and row[0] != written[0].epoch:
-            raise Fenced(f"Account {self.account_id} is at epoch {row[0]}: another has authority over it.")
+        if written and epoch != written[0].epoch:
+            raise Fenced(f"Account {self.account_id} is at epoch {epoch}: another has authority over it.")
 
     def _came(self) -> None:
         if self.away:

@@ -17,6 +17,7 @@ from atb.core.errors import AtbError, Disagreement, UsageError
 from atb.core.types import symbol_for
 from atb.ledger.accounts import AccountRow, now_and_not_before, take_authority
 from atb.ledger.entries import Entry, fill_id
+from atb.ledger.lease import read_standing
 from atb.ledger.line import Line
 
 if TYPE_CHECKING:
@@ -191,13 +192,11 @@ def record_exit(
             f"--quantity {qty} cannot be closed: {held.size} {held.symbol} is held.",
             "Was it booked already? See: atb db trades",
         )
-    row = line.connection.execute("SELECT epoch FROM authority WHERE account_id = %s", (held.account.id,)).fetchone()
-    line.connection.rollback()
-    assert row is not None
+    epoch = read_standing(line.connection, held.account.id).epoch
     execution = _by_hand(held.account, price)
     may_be_booked = execution.provisional and quantity is not None and not another
     body = _body(held, execution, qty, reason, evidence, fee_bps) | {"may_be_booked": may_be_booked}
-    return _book(line, held, row[0], execution, body)
+    return _book(line, held, epoch, execution, body)
 
 
 def fence_and_halt(line: Line, account: AccountRow, *, reason: str, evidence: str) -> int:
