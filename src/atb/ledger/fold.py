@@ -92,7 +92,8 @@ class Account(Holdings):
         touched, take = Touched(), _TAKE.get(entry.kind)
         if take is None:
             raise ValueError(f"'{entry.kind}' is no kind of entry.")
-        self._check_awaited(entry)
+        if self.awaited is not None:
+            self._check_awaited(entry)
         take(self, seq, entry, entry.body, touched)
         if entry.session_id is not None:
             self._known_session(entry.session_id)
@@ -332,12 +333,10 @@ class Account(Holdings):
         kind = "quote" if asset == self.quote else "base" if asset == body.get("base") else "other"
         if kind == "other" and fee and not body.get("base"):
             raise ValueError(f"A fee in {asset}: the fill must say which asset is the base of {key[1]}.")
-        in_quote = {"quote": fee, "base": fee * price}.get(kind)
-        if in_quote is None and fee and body.get("fee_quote") is None:
+        if kind == "other" and fee and body.get("fee_quote") is None:
             raise ValueError(f"A fee in {asset}: the fill must say what it is worth, as fee_quote.")
-        if in_quote is None:
-            in_quote = amount(body.get("fee_quote", ZERO))
-        external = amount(body.get("external_qty", ZERO))
+        in_quote = fee if kind == "quote" else fee * price if kind == "base" else amount(body.get("fee_quote", ZERO))
+        external = amount(body["external_qty"]) if "external_qty" in body else ZERO
         if not 0 <= external <= qty:
             raise ValueError(f"{external} of {qty} cannot be external.")
         return Fill(
@@ -347,7 +346,9 @@ class Account(Holdings):
         )  # fmt: skip
 
     def _mark(self, seq: int, entry: Entry, why: str, touched: Touched) -> None:
-        exposure = sum((p.qty * self.prices[key] for key, p in self.positions.items()), ZERO)
+        exposure = ZERO
+        for key, position in self.positions.items():
+            exposure += position.qty * self.prices[key]
         self.equity = self.cash + exposure
         self.peak = max(self.peak, self.equity)
         touched.marks.append(

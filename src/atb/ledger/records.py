@@ -201,7 +201,7 @@ def amount(value: Any) -> Decimal:
 
     Bounded, so that every product and sum of amounts is exact in the precision of the fold.
     """
-    if type(value) is str and PLAIN(value):  # nearly all are: a third of the time
+    if type(value) in (str, Decimal) and PLAIN(str(value)):  # nearly all are: a fifth of the time
         return Decimal(value)
     try:
         number = Decimal(value) if isinstance(value, str | int) and not isinstance(value, bool) else value
@@ -263,4 +263,7 @@ def exactly(work: Callable[P, T]) -> Callable[P, T]:
 
 def rounded(value: Decimal) -> Decimal:
     """To 18 places, half to even; a value with fewer is left as it is."""
+    text = str(value)
+    if len(text) <= 20 and "E" not in text:  # 0. and 18 places, or fewer: nearly all are, and this is seen faster
+        return value
     return value if value.as_tuple().exponent >= -18 else EXACT.quantize(value, PLACES)  # type: ignore[operator]
