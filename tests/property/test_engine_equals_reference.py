@@ -19,7 +19,7 @@ from tests.reference.engine import RefCandle, RefMarket, RefPolicy, RefResult, r
 from tests.seeds import seeds
 
 HOUR_MS = 3_600_000
-CASES = 1500
+QUICK, CASES = 1500, 3000  # markets in the quick suite, and with those of the longer one
 
 
 class Case:
@@ -148,7 +148,7 @@ def described(run: Run) -> list[tuple[int, int, int, float, str, str]]:
 
 
 def test_same_fills_and_equity_as_the_reference() -> None:
-    seen = compare(range(CASES))
+    seen = compare(range(QUICK))
     # A comparison that never meets a rule proves nothing about it. (No emergency close is ordered in a backtest.)
     never = (
         (set(REASON_NAMES.values()) | set(RULE_NAMES.values())) - set(seen) - {"take_before_stop", "emergency_close"}
@@ -158,6 +158,7 @@ def test_same_fills_and_equity_as_the_reference() -> None:
 
 @pytest.mark.slow
 def test_same_fills_and_equity_as_the_reference_many_times() -> None:
+    compare(range(QUICK, CASES))
     compare(seeds(CASES, 3 * CASES))
 
 
@@ -186,7 +187,16 @@ def compare(seeds: range) -> Counter[str]:
 
 
 def test_plain_and_compiled_are_bitwise_equal() -> None:
-    for seed in range(0, CASES, 5):
+    bitwise_equal(range(0, QUICK, 5))
+
+
+@pytest.mark.slow
+def test_plain_and_compiled_are_bitwise_equal_many_times() -> None:
+    bitwise_equal(range(QUICK, CASES, 5))
+
+
+def bitwise_equal(seeds: range) -> None:
+    for seed in seeds:
         for take_before_stop in (False, True):
             case = Case(seed)
             plain = case.engine("plain", take_before_stop=take_before_stop)
