@@ -38,6 +38,7 @@ MORE_FAULTS = (
     Fault("place", "refused", 0.05, types=("stop",), reason="insufficient_balance"),
     Fault("*", "vanishes", 0.2, ms=4_000, types=("stop",)), Fault("*", "partial", 0.3, parts=3),
 )  # fmt: skip
+MOST_STARTS = 300  # 25 minutes: every outage is over by then
 UNKNOWN = ("intent", "unknown")
 LONGEST_ROWS = 20
 LEAST = 5.0
@@ -117,11 +118,13 @@ class ChaosWorld(World):
 
     def start(self) -> None:
         """Again and again, until one does not die on the way and finds exchange and database."""
-        while True:
+        for left in reversed(range(MOST_STARTS)):
             try:
                 super().start()
                 return
             except PASSES:
+                if not left:
+                    raise RuntimeError(f"None of {MOST_STARTS} starts in a row came to trade.") from None
                 self._pause(RESTART_S)
                 if self.fate.weather is not None:
                     self.fate.weather.clear_up()
