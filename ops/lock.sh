@@ -10,5 +10,5 @@ pin() {
         --python-version 3.11 --output-file "$out" "$@"
 }
 pin requirements.lock --group setup pyproject.toml
-pin requirements-dev.lock --group setup --group dev --extra train --constraint requirements.lock pyproject.toml
+pin requirements-dev.lock --group setup --group dev --extra train --extra remote --constraint requirements.lock pyproject.toml
 pin requirements-bench.lock --group bench --constraint requirements-dev.lock pyproject.toml

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TextIO
 from atb.core.errors import DatabaseError, UsageError
 from atb.core.keys import account_identity
 from atb.core.timeframe import SystemClock
+from atb.market_app import MarketApp
 from atb.settings import Settings, load_settings, trading_disabled, without_postgres
 
 if TYPE_CHECKING:
     from atb.backtest.request import Request
     from atb.backtest.result import BacktestResult
     from atb.backtest.run import Desk
-    from atb.backtest.sources import Source, Surroundings
+    from atb.backtest.sources import Surroundings
     from atb.core.types import MarketRules, Symbol
-    from atb.data.store import CandleStore
     from atb.execution.reconcile import Verdict
     from atb.ledger.connect import Where
     from atb.live.feed import Feed
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from atb.live.run import Around
     from atb.live.screen import Looks
     from atb.live.session_parity import Part, SessionParity
+    from atb.market.looking_over import Check
     from atb.strategy.contract import Strategy
     from atb.strategy.loader import LoadedStrategy, StrategyFile
     from atb.venue.broker import Broker
@@ -40,16 +41,11 @@ Say = Callable[[str], None]
 Progress = Callable[[str, float], None]
 
 
-class App:
+class App(MarketApp):
     """The settings, and everything that is made from them."""
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or load_settings()
-
-    def store(self) -> CandleStore:
-        from atb.data.store import CandleStore
-
-        return CandleStore(self.settings.candles)
+        super().__init__(settings or load_settings())
 
     def strategies(self) -> dict[str, StrategyFile]:
         from atb.strategy.loader import find_strategies
@@ -76,23 +72,6 @@ class App:
         entry = resolve_model(self.model_roots(), symbol, timeframe, strategy.model_kind, as_of_ms, version)
         strategy.model = load_model(entry, self.settings.cache / "predictions")
 
-    def market_rules(self, source: Source) -> MarketRules:
-        from atb.venue.market_rules import rules_for
-
-        return rules_for(source.rules_venue, source.symbol, self.settings.market_rules)
-
-    def refresh_rules(self, venue: str, symbol: Symbol) -> None:
-        """Ask the exchange for a symbol's rules and remember them."""
-        from atb.venue.ccxt_markets import fetch_market_rules
-        from atb.venue.market_rules import store_rules
-        from atb.venue.reachable import reachable
-
-        url = self.settings.url(venue)
-        rates = self.settings.rates
-        attempts = 4 if reachable(venue, url, rates=rates) else 1  # where nobody answers a ping, one attempt tells why
-        rules = fetch_market_rules(venue, symbol, base_url=url, attempts=attempts, rates=rates)
-        store_rules(self.settings.market_rules, venue, rules)
-
     def broker(self, venue: str, symbols: Sequence[Symbol]) -> Broker:
         """The account that the key for `venue` opens, on the real exchange or its test network. Asks nothing yet."""
         from atb.venue.ccxt_broker import LIVE, open_broker
@@ -112,6 +91,18 @@ class App:
         """Which account that is: venue, market, environment and the key's fingerprint."""
         mine = self.settings
         return account_identity(venue, market, mine.environment(venue), mine.key(venue).fingerprint)
+
+    def test_provider(self, venue: str, symbol: Symbol, timeframe: str) -> list[Check]:
+        """Whether an exchange is fit to be traded at; the key, too, where there is one."""
+        from atb.market.looking_over import Place, look_over, look_over_key
+        from atb.venue.ccxt_session import Patience
+
+        mine = self.settings
+        patience = Patience(attempts=1).within(mine.request_timeout_s)
+        checks = look_over(Place(venue, mine.url(venue), mine.rates, patience), symbol, timeframe, SystemClock().now_ms)
+        if venue in mine.keys and checks[0].verdict != "bad":
+            checks.append(look_over_key(lambda: self.broker(venue, [symbol])))
+        return checks
 
     def surroundings(self, warn: Say, progress: Progress) -> Surroundings:
         from atb.backtest.sources import Surroundings
@@ -312,7 +303,7 @@ class App:
         url = mine.url(venue)
         patience = LIVE.within(mine.request_timeout_s)
         tail = CandleTail(venue, base_url=url, now_ms=clock.now_ms, patience=patience, rates=mine.rates)
-        history = History(self.store(), venue, url=url, rates=mine.rates)
+        history = History(self.store(), venue, url=url, rates=mine.rates, pins=self.pins(), account=ready.account)
         return Feed(
             tail, history, [t.symbol for t in ready.traded], ready.asked.timeframe, ready.lookback, clock, tell,
             after_ms=after_ms, look_every_s=ready.asked.check_interval_s,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from atb.core.errors import UsageError, nearest
 from atb.core.keys import ApiKey
 from atb.core.toml_file import read_toml
-from atb.core.variables import is_on, root, seconds, switch
+from atb.core.variables import is_on, root, seconds, size, switch
 
 if TYPE_CHECKING:
     from dotenv.parser import Binding
@@ -31,10 +31,12 @@ NAMES = (  # that begin with ATB_
     "ATB_COINBASE_API_URL",
     "ATB_TESTNET",
     "ATB_REQUEST_TIMEOUT_S",
+    "ATB_CANDLES",
+    "ATB_CANDLES_LIMIT",
 )
 LATE = (  # read when they are asked for: what a command does not need cannot keep it from its work
     "ATB_CACHE", "ATB_LOG_DIR", "ATB_BINANCE_API_URL", "ATB_COINBASE_API_URL", "ATB_BINANCE_WS_URL", "ATB_TESTNET",
-    "ATB_REQUEST_TIMEOUT_S", "ENABLE_TRADING", "XDG_CACHE_HOME", "LOCALAPPDATA",
+    "ATB_REQUEST_TIMEOUT_S", "ATB_CANDLES", "ATB_CANDLES_LIMIT", "ENABLE_TRADING", "XDG_CACHE_HOME", "LOCALAPPDATA",
 )  # fmt: skip
 VENUES = ("binance", "coinbase")
 # Where test money is traded; Coinbase has nothing but fixed answers.
@@ -81,8 +83,15 @@ class Settings(NamedTuple):
         return seconds(self.given, "ATB_REQUEST_TIMEOUT_S", *REQUEST_TIMEOUTS_S)
 
     @property
-    def candles(self) -> Path:
-        return self.home / "candles"
+    def candles(self) -> Path | str:
+        """Where candles are stored: a folder, or a URL that fsspec knows."""
+        text = self.given.get("ATB_CANDLES", "")
+        return text if "://" in text else _folder(self.given, "ATB_CANDLES", self.home / "candles")
+
+    @property
+    def candles_limit_bytes(self) -> int | None:
+        """How large the store may become; None: as large as it will."""
+        return size(self.given, "ATB_CANDLES_LIMIT")
 
     @property
     def market_rules(self) -> Path:
@@ -118,10 +127,10 @@ class Settings(NamedTuple):
         test_host = TESTNETS.get(venue, ("//",))[0].rpartition("/")[2]
         return "testnet" if url and (self.testnet or (test_host and test_host in url)) else "real"
 
-    def check_venue(self, venue: str) -> None:
-        """A UsageError where it is none."""
+    def check_venue(self, venue: str, *others: str) -> None:
+        """A UsageError where it is none. others: what could be meant as well."""
         if venue not in VENUES:
-            raise UsageError(f"There is no provider '{venue}'.", nearest(venue, [*VENUES, "replay"]))
+            raise UsageError(f"There is no provider '{venue}'.", nearest(venue, [*VENUES, *others]))
 
     def key(self, venue: str) -> ApiKey:
         """The key for a venue; a UsageError where there is none."""

@@ -51,6 +51,7 @@ def exchange() -> Iterator[Loopback]:
     count = (now - START_MS) // HOUR_MS
     for base in ("BTC", "ETH"):
         market.list(f"{base}USDT", base, "USDT", {"1h": rows(simulate_candles(base, "1h", START_MS, count, 1))})
+    market.clock.run(1.0)
     with Loopback(market) as server:
         yield server
 

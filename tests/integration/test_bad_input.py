@@ -299,7 +299,12 @@ def locked(shell: Shell) -> Iterator[Shell]:
         ("strategies list", 10, "The folder strategies cannot be read: Permission denied.", "chmod u+rx 'strategies'"),
         ("models list", 10, "The folder models cannot be read: Permission denied.", "chmod u+rx 'models'"),
         ("data list", 3, "HOME/candles cannot be read: Permission denied.", "ATB_HOME"),
-        ("data gaps BTCUSDT", 3, "HOME/candles/binance/spot/BTCUSDT/1h cannot be read: Permission denied.", "ATB_HOME"),
+        (
+            "data gaps BTCUSDT",
+            3,
+            "HOME/candles/venue=binance/market=spot/symbol=BTCUSDT/timeframe=1h cannot be read: Permission denied.",
+            "ATB_HOME",
+        ),
         (
             "data gaps BTCUSDT --data locked.csv",
             3,

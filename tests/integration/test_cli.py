@@ -308,7 +308,7 @@ def test_a_second_version_of_a_candle_is_refused_unless_it_replaces_the_first(sh
     run = ("data", "import", "--symbol", "BTCUSDT")
     assert "Stored 300 candles" in shell(*run, "candles.csv", ok=True).err
     assert "Stored 0 candles of BTCUSDT 1h; 300 were there already" in shell(*run, "candles.csv", ok=True).err
-    before, change = shell.files(), stored_close(shell, "2024-01-02")
+    change, before = stored_close(shell, "2024-01-02"), shell.files()
     refused = shell(*run, "other.csv")
     assert refused.code == 3 and shell.files() == before
     assert refused.message.startswith("1 candle differs from the one that is stored, the first at 2024-01-13T11:00:00Z")
@@ -322,13 +322,15 @@ def test_a_second_version_of_a_candle_is_refused_unless_it_replaces_the_first(sh
 def test_parts_that_contradict_each_other_are_mended_by_what_the_message_says(shell: Shell) -> None:
     run = ("data", "import", "candles.csv", "--symbol", "BTCUSDT")
     shell(*run, ok=True)
-    (part,) = shell.home.rglob("part-*.parquet")
+    (part,) = shell.home.rglob("import-*.parquet")
     aside = shell.work / part.name
     part.rename(aside)
     shell("data", "import", shell.write("other.csv", walk_file(300, 2)), "--symbol", "BTCUSDT", ok=True)
     aside.rename(part)
     told = shell("backtest", "sma_cross", "--symbol", "BTCUSDT")
-    assert told.code == 3 and "contradict each other" in told.message and "--replace" in told.err
+    assert (
+        told.code == 3 and "contradict each other" in told.message and "--replace" in told.err and "repair" in told.err
+    )
     shell(*run, "--replace", ok=True)
     given = stable(shell(*RUN, "--json"))["data"][0]["sha256"]
     assert stable(shell("backtest", "sma_cross", "--symbol", "BTCUSDT", "--json"))["data"][0]["sha256"] == given

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from atb.core.errors import DataError
 from atb.core.types import symbol_for
-from atb.data.store import CandleStore, SeriesKey, candles_hash, series_key
+from atb.data.layout import SeriesKey, series_key
+from atb.data.store import CandleStore, candles_hash
 from atb.engine.candles import COLUMNS, Candles
 from tests.conftest import START_MS, random_candles, same_candles
 
@@ -49,9 +50,14 @@ def filled(root: Path, *spans: tuple[int, int], holes: frozenset[int] = frozense
     return store
 
 
+def folder(store: CandleStore) -> Path:
+    return Path(store.where(KEY))
+
+
 def test_a_key_is_a_folder(tmp_path: Path) -> None:
     key = series_key("coinbase", symbol_for("coinbase", "BTC/USD"), "1h")
-    assert CandleStore(tmp_path).folder(key) == tmp_path / "coinbase/spot/BTC-USD/1h"
+    path = "venue=coinbase/market=spot/symbol=BTC-USD/timeframe=1h"
+    assert key.path == path and CandleStore(tmp_path).where(key) == str(tmp_path / path)
 
 
 def test_an_empty_store(tmp_path: Path) -> None:
@@ -105,15 +111,15 @@ def test_parts_are_named_after_what_was_asked_for(tmp_path: Path) -> None:
     store = filled(tmp_path, (0, 10), (20, 30))
     parts = store.parts(KEY)
     assert [(part.start_ms, part.end_ms) for part in parts] == [(at(0), at(10)), (at(20), at(30))]
-    assert parts[0].path.name.startswith(f"part-{at(0)}-{at(10)}-{candles_hash(WHOLE.window(0, 10))[:16]}")
-    assert sorted(p.name for p in store.folder(KEY).iterdir()) == sorted(part.path.name for part in parts)
+    assert parts[0].name.startswith(f"part-{at(0)}-{at(10)}-{candles_hash(WHOLE.window(0, 10))[:16]}")
+    assert sorted(p.name for p in folder(store).iterdir()) == sorted(part.name for part in parts)
 
 
 def test_storing_the_same_again_changes_nothing(tmp_path: Path) -> None:
     store = filled(tmp_path, (0, 10))
-    before = [(p.name, p.read_bytes()) for p in store.folder(KEY).iterdir()]
+    before = [(p.name, p.read_bytes()) for p in folder(store).iterdir()]
     filled(tmp_path, (0, 10))
-    assert [(p.name, p.read_bytes()) for p in store.folder(KEY).iterdir()] == before
+    assert [(p.name, p.read_bytes()) for p in folder(store).iterdir()] == before
 
 
 def test_an_empty_answer_covers_its_range(tmp_path: Path) -> None:
@@ -125,7 +131,7 @@ def test_an_empty_answer_covers_its_range(tmp_path: Path) -> None:
 def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     store = filled(tmp_path, (0, 10))
     for name in (".part-1-2-0123456789abcdef.parquet.77", "notes.txt", "part-a-b-c.parquet", "part-1-2-xyz.parquet"):
-        (store.folder(KEY) / name).write_bytes(b"no parquet")
+        (folder(store) / name).write_bytes(b"no parquet")
     assert hours(store.read(KEY)) == list(range(10))
     assert len(store.parts(KEY)) == 1
 
@@ -134,13 +140,13 @@ def test_every_series_is_listed(tmp_path: Path) -> None:
     store = filled(tmp_path, (0, 10))
     other = SeriesKey("coinbase", "spot", "BTC-USD", "5m")
     store.append(other, random_candles(3, symbol="BTC-USD", timeframe="5m"), START_MS, START_MS + 1)
-    (tmp_path / "binance/spot/BTCUSDT/a file").write_text("")
+    (folder(store).parent / "a file").write_text("")
     assert list(store.keys()) == [KEY, other]
 
 
 def test_any_parquet_tool_reads_the_folder_as_one_table(tmp_path: Path) -> None:
     store = filled(tmp_path, (10, 20), (0, 10))
-    table = ds.dataset(store.folder(KEY), format="parquet").to_table().sort_by("open_time")
+    table = ds.dataset(folder(store), format="parquet").to_table().sort_by("open_time")
     assert table.column_names == ["open_time", *COLUMNS]
     assert table.column("close").to_pylist() == WHOLE.close[:20].tolist()
     assert table.schema.field("open_time").type == pa.timestamp("ms", tz="UTC")
@@ -152,7 +158,7 @@ def test_any_parquet_tool_reads_the_folder_as_one_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize("spoil", ["cut", "flipped", "emptied", "text", "column", "kind", "nulls"])
 def test_a_damaged_part_is_refused_with_its_name_and_the_remedy(tmp_path: Path, spoil: str) -> None:
     store = filled(tmp_path, (0, 10))
-    path = store.parts(KEY)[0].path
+    path = folder(store) / store.parts(KEY)[0].name
     content, table = bytearray(path.read_bytes()), pq.read_table(path)
     content[len(content) // 4] ^= 1
     if spoil in ("column", "kind", "nulls"):
@@ -172,7 +178,7 @@ def test_a_damaged_part_is_refused_with_its_name_and_the_remedy(tmp_path: Path, 
 def test_every_flipped_bit_is_noticed_or_harmless(tmp_path: Path) -> None:
     """Pages carry checksums: a wrong price never comes out of a damaged part."""
     store = filled(tmp_path, (0, 30))
-    path = store.parts(KEY)[0].path
+    path = folder(store) / store.parts(KEY)[0].name
     whole, good = path.read_bytes(), store.read(KEY)
     assert good is not None
     noticed = 0

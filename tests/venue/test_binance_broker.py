@@ -216,7 +216,9 @@ def test_balances_are_what_is_free_and_what_is_locked() -> None:
 def test_rights_are_what_the_key_has(trade: bool, withdraw: bool) -> None:
     with desk() as case:
         other = case.exchange.open_account("other", {}, may_trade=trade, may_withdraw=withdraw).key
-        assert broker_of(case, key=ApiKey(other.key, other.secret)).rights() == KeyRights(trade, withdraw)
+        assert broker_of(case, key=ApiKey(other.key, other.secret)).rights() == KeyRights(
+            trade, withdraw, only_from=False
+        )
 
 
 def test_rights_where_the_place_has_no_such_question() -> None:

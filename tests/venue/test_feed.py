@@ -9,7 +9,8 @@ import pytest
 
 from atb.core.errors import DataError, ExchangeUnavailable, UsageError
 from atb.core.types import Symbol
-from atb.data.store import CandleStore, series_key
+from atb.data.layout import series_key
+from atb.data.store import CandleStore
 from tests.venue.exchange import HOUR_MS, Fault, Rows
 from tests.venue.market_time import MarketTime, check_windows, hours
 from tests.venue.test_candles import START, made, with_holes
@@ -328,7 +329,7 @@ def test_an_unknown_symbol_and_a_dead_exchange_are_clear_at_the_start(tmp_path: 
 def test_a_store_that_cannot_be_written_is_told_and_trading_goes_on(tmp_path: Path) -> None:
     with MarketTime(tmp_path, [made(COUNT)], BEGIN) as market:
         feed = market.feed(5)
-        folder = CandleStore(tmp_path / "candles").folder(series_key("binance", market.symbols[0], "1h"))
+        folder = Path(CandleStore(tmp_path / "candles").where(series_key("binance", market.symbols[0], "1h")))
         for part in folder.iterdir():
             part.unlink()
         folder.rmdir()

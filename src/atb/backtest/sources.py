@@ -18,7 +18,8 @@ from atb.core.errors import DataError, UsageError, nearest
 from atb.core.timeframe import DAY_MS, align_down, check_timeframe, iso_minute, timeframe_ms
 from atb.core.types import Symbol, symbol_for
 from atb.core.words import are, counted, often
-from atb.data.store import CandleStore, SeriesKey, series_key
+from atb.data.layout import SeriesKey, series_key
+from atb.data.store import CandleStore
 from atb.engine.candles import Candles
 
 Report = Callable[[str], None]
@@ -276,7 +277,7 @@ class StoreSource:
     def read(self, history_bars: int) -> Candles:
         start, end = self.span()
         start = max(0, align_down(start - history_bars * timeframe_ms(self.timeframe), self.timeframe))
-        for low, high in self.around.store.missing_ranges(self.key, start, end):
+        for low, high in self.around.store.wanted(self.key, start, end, self.around.now_ms()):
             self._fill(low, high)
         candles = self.around.store.read(self.key, start, end)
         if candles is None:
@@ -297,7 +298,8 @@ class StoreSource:
                 f"to {iso_minute(high)}.",
                 "Leave out --offline to fetch it, or give --data FILE. What there is: atb data list",
             )
-        from atb.backtest.download import ATTEMPTS, download
+        from atb.backtest.download import download
+        from atb.market.filling import ATTEMPTS
 
         # Where nobody answers a ping, one attempt tells why; the usual patience would take most of a minute.
         download(self.key, self.symbol, low, high, self.around, ATTEMPTS if self._can_fetch() else 1)
@@ -308,7 +310,7 @@ class StoreSource:
         return (span.start_ms is not None or span.days is not None) and self._can_fetch()
 
     def describe(self) -> str:
-        return f"{self.venue} candles, stored under {self.around.store.folder(self.key)}"
+        return f"{self.venue} candles, stored under {self.around.store.where(self.key)}"
 
     def _stored_start(self) -> int:
         return self.around.store.parts(self.key)[0].start_ms

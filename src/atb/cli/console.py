@@ -126,7 +126,7 @@ class ProgressLine:
         self.last = 0.0
         self.shown = False
 
-    def __call__(self, what: str, share: float) -> None:
+    def __call__(self, what: str, share: float, note: str = "") -> None:
         now = time.monotonic()
         begun = self.started.setdefault(what, now)
         since = now - max(self.last, begun)
@@ -137,6 +137,7 @@ class ProgressLine:
         self.last, self.shown = now, True
         left = (now - begun) / share * (1 - share) if share > 0.02 else None
         text = f"{what}  {bar(share)} {share:4.0%}" + (f"  {left:.0f} s left" if left and share < 1 else "")
+        text += f"  {note}" if note else ""
         if self.moving:
             shown = text[: max(10, columns_of_terminal() - 1)]  # a wrapped line could not be taken back
             sys.stderr.write(f"\r\x1b[2K{shown}" + ("\n" if share >= 1 else ""))

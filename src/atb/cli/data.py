@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from atb.cli import data_cache, data_fetch, data_provider, data_show
 from atb.cli.lean import LeanCommand, LeanGroup
 
 if TYPE_CHECKING:
-    from atb.data.store import CandleStore, SeriesKey
+    from atb.data.layout import SeriesKey
+    from atb.data.store import CandleStore
     from atb.data.validation import Quality
     from atb.engine.candles import Candles
 
@@ -19,13 +21,21 @@ app = typer.Typer(
     cls=LeanGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Import and look at stored candles; market rules.\n\n\b\nExamples:\n"
+    help="Fetch, import and look at candles; market rules.\n\n\b\nExamples:\n"
+    "  atb data prefill-cache --symbols BTCUSDT ETHUSDT --timeframes 1h 4h\n"
+    "  atb data cache-manager info\n"
     "  atb data import candles.csv --symbol BTCUSDT --timeframe 1h\n  atb data list\n  atb data gaps BTCUSDT 1h\n"
     "  atb data rules BTCUSDT --refresh",
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Provider = Annotated[str, typer.Option(help="Whose candles or rules: binance or coinbase.", metavar="NAME")]
+
+
+data_fetch.register(app)
+data_provider.register(app)
+data_show.register(app)
+app.add_typer(data_cache.manager, name="cache-manager")
 
 
 @app.command(
@@ -52,7 +62,7 @@ def import_file(
     from atb.core.words import are, counted
     from atb.data.files import load_file
     from atb.data.importing import drop_unfinished, import_candles
-    from atb.data.store import series_key
+    from atb.data.layout import series_key
     from atb.data.validation import assess
 
     _check_provider(provider)
@@ -72,7 +82,7 @@ def import_file(
     there = len(candles) - stored
     known = f"; {there:,} {'was' if there == 1 else 'were'} there already" if there else ""
     typer.echo(
-        f"Stored {counted(stored, 'candle')} of {wanted.id} {candles.timeframe}{gaps}{known}, under {store.folder(key)}",
+        f"Stored {counted(stored, 'candle')} of {wanted.id} {candles.timeframe}{gaps}{known}, under {store.where(key)}",
         err=True,
     )
 
@@ -87,7 +97,7 @@ def list_series(json: Json = False) -> None:
     for key in store.keys():  # noqa: SIM118 - a method, not a dictionary
         parts = store.parts(key)
         if parts:
-            size = sum(part.path.stat().st_size for part in parts)
+            size = sum(part.size for part in parts)
             span = {"from": iso(parts[0].start_ms), "to": iso(max(part.end_ms for part in parts))}
             rows.append({**key._asdict(), **span, "parts": len(parts), "bytes": size})
     if json:
@@ -95,7 +105,7 @@ def list_series(json: Json = False) -> None:
     elif rows:
         print_table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
     else:
-        typer.echo(f"No candles are stored under {store.root}.", err=True)
+        typer.echo(f"No candles are stored under {store.shown}.", err=True)
 
 
 @app.command(
@@ -117,7 +127,7 @@ def gaps(
     from atb.core.timeframe import check_timeframe
     from atb.core.types import symbol_for
     from atb.data.files import load_file
-    from atb.data.store import series_key
+    from atb.data.layout import series_key
     from atb.data.validation import assess
 
     _check_provider(provider)

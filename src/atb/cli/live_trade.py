@@ -27,7 +27,7 @@ def trade(asked: dict[str, Any]) -> None:
 
     request, application = make_request(asked), open_app()
     check(request)
-    application.settings.check_venue(request.venue)
+    application.settings.check_venue(request.venue, "replay")
     loaded = application.load_strategy(request.strategy)
     facts = _facts(request, application)
     mode = None if facts.unmeant else decide_mode(facts, [])

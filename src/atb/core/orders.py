@@ -95,3 +95,4 @@ class KeyRights(NamedTuple):
 
     may_trade: bool | None
     may_withdraw: bool | None
+    only_from: bool | None = None  # whether it works from some addresses only

@@ -82,6 +82,11 @@ def iso(time_ms: int) -> str:
     return (dt.datetime(1970, 1, 1) + dt.timedelta(milliseconds=int(time_ms))).isoformat() + "Z"
 
 
+def iso_second(time_ms: int) -> str:
+    """`2024-01-31T12:00:00Z`, without what is less than a second."""
+    return iso(time_ms // SECOND_MS * SECOND_MS)
+
+
 def iso_minute(time_ms: int) -> str:
     """`2024-01-31 12:00`, for people."""
     return (dt.datetime(1970, 1, 1) + dt.timedelta(milliseconds=int(time_ms))).strftime("%Y-%m-%d %H:%M")

@@ -44,3 +44,22 @@ def root(env: Variables, name: str, schemes: tuple[str, ...]) -> str | None:
     if value and (scheme not in schemes or not host):
         raise UsageError(f"{name}='{value}' is not a URL.", f"Write the root, such as {schemes[0]}://127.0.0.1:9000")
     return value or None
+
+
+UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+
+
+def size(env: Variables, name: str) -> int | None:
+    """Bytes, written as 500MB or 10GB; None where the variable is not set."""
+    value = env.get(name, "").strip()
+    if not value:
+        return None
+    digits = value.rstrip("BKMGTbkmgt ")
+    unit = value[len(digits) :].strip().lower()
+    try:
+        number = float(digits) * UNITS[unit]
+    except (ValueError, KeyError):
+        number = -1.0
+    if not 1 <= number < 10**18:
+        raise UsageError(f"{name}='{value}' is no size.", f"Write {name}=10GB")
+    return int(number)

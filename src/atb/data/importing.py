@@ -7,8 +7,9 @@ import numpy as np
 from atb.core.errors import DataError
 from atb.core.timeframe import iso, timeframe_ms
 from atb.core.words import counted
-from atb.data.store import CandleStore, Part, SeriesKey
-from atb.engine.candles import COLUMNS, Candles, Mask
+from atb.data.layout import IMPORTED, Part, SeriesKey
+from atb.data.store import CandleStore, differing
+from atb.engine.candles import COLUMNS, Candles
 
 
 def drop_unfinished(candles: Candles, now_ms: int) -> tuple[Candles, int]:
@@ -25,21 +26,22 @@ def import_candles(store: CandleStore, key: SeriesKey, candles: Candles, *, repl
     A candle that differs from the stored one is a DataError, unless `replace` puts it in the stored one's place.
     """
     start, end = int(candles.open_time[0]), int(candles.open_time[-1]) + timeframe_ms(key.timeframe)
-    old = [part for part in store.parts(key) if part.start_ms < end and part.end_ms > start]
-    if replace and old:
-        return _replace(store, key, candles, old)
-    differs = _differing(store, key, candles, start, end)
-    if differs.any():
-        first = iso(int(candles.open_time[int(np.argmax(differs))]))
-        raise DataError(
-            f"{_differ(int(differs.sum()))}, the first at {first}; nothing was imported.",
-            "If the file is right: import it again with --replace.",
-        )
-    stored = 0
-    for low, high in store.missing_ranges(key, start, end):
-        rows = np.searchsorted(candles.open_time, (low, high)).tolist()
-        store.append(key, candles.window(*rows), low, high)
-        stored += rows[1] - rows[0]
+    with store.locked(key):
+        old = [part for part in store.parts(key) if part.start_ms < end and part.end_ms > start]
+        if replace and old:
+            return _replace(store, key, candles, old)
+        missing = store.missing_ranges(key, start, end)
+        if other := _others(store, key, candles, missing):
+            first = iso(other[0])
+            raise DataError(
+                f"{_differ(len(other))}, the first at {first}; nothing was imported.",
+                "If the file is right: import it again with --replace.",
+            )
+        stored = 0
+        for low, high in missing:
+            rows = np.searchsorted(candles.open_time, (low, high)).tolist()
+            store.append(key, candles.window(*rows), low, high, IMPORTED)
+            stored += rows[1] - rows[0]
     return stored
 
 
@@ -49,19 +51,18 @@ def _differ(number: int) -> str:
     return f"{counted(number, 'candle')} differ from those that are stored"
 
 
-def _differing(store: CandleStore, key: SeriesKey, candles: Candles, start: int, end: int) -> Mask:
-    """Which candles the store has with other numbers, or knows not to exist."""
-    covered = np.ones(len(candles), dtype=np.bool_)
-    for low, high in store.missing_ranges(key, start, end):
-        covered &= (candles.open_time < low) | (candles.open_time >= high)
-    stored = store.read(key, start, end)
+def _others(store: CandleStore, key: SeriesKey, candles: Candles, missing: list[tuple[int, int]]) -> list[int]:
+    """The open times of candles that the store has with other numbers, or knows not to exist."""
+    times = candles.open_time
+    known = np.ones(len(times), dtype=np.bool_)
+    for low, high in missing:
+        known &= (times < low) | (times >= high)
+    stored = store.read(key, int(times[0]), int(times[-1]) + 1)
     if stored is None:
-        return covered
-    at = np.minimum(np.searchsorted(stored.open_time, candles.open_time), len(stored) - 1)
-    same = stored.open_time[at] == candles.open_time
-    for name in COLUMNS:
-        same &= getattr(stored, name)[at] == getattr(candles, name)
-    return np.asarray(covered & ~same)
+        return [int(at) for at in times[known]]
+    absent = times[known & ~np.isin(times, stored.open_time)]
+    told, _ = differing(candles, stored)
+    return sorted({*absent.tolist(), *([] if told is None else told.open_time.tolist())})
 
 
 def _replace(store: CandleStore, key: SeriesKey, candles: Candles, old: list[Part]) -> int:
@@ -71,8 +72,5 @@ def _replace(store: CandleStore, key: SeriesKey, candles: Candles, old: list[Par
     # What the old parts say about the range itself is not asked: they may contradict each other there.
     pieces = [p for p in (store.read(key, low, start), candles, store.read(key, end, high)) if p is not None]
     columns = [np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("open_time", *COLUMNS)]
-    path = store.append(key, Candles(key.symbol, key.timeframe, *columns), low, high)
-    for part in old:
-        if part.path != path:
-            part.path.unlink(missing_ok=True)
+    store.replace_parts(key, Candles(key.symbol, key.timeframe, *columns), (low, high), old, IMPORTED)
     return len(candles)

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 
 from atb.core.timeframe import DAY_MS, timeframe_ms
-from atb.data.store import CandleStore, SeriesKey
+from atb.data.corrections import Correction, record
+from atb.data.layout import SeriesKey
+from atb.data.store import CandleStore
 from atb.engine.candles import Candles, Floats
 
 PAGES_PER_PART = 25  # what an interruption can cost at most; a part a page would leave thousands of small files
 
 
+class Stored(NamedTuple):
+    """candles: how many the exchange gave; corrections: those that are stored otherwise, and stay so."""
+
+    candles: int
+    corrections: list[Correction]
+
+
 def store_pages(
     store: CandleStore, key: SeriesKey, pages: Iterable[Floats], span: tuple[int, int], now_ms: int,
     progress: Callable[[float], None] = lambda _: None,
-) -> int:  # fmt: skip
-    """Store what the exchange answered for `span` (ms, end exclusive) as of `now_ms`; returns how many candles that were.
+) -> Stored:  # fmt: skip
+    """Store what the exchange answered for `span` (ms, end exclusive) as of `now_ms`.
 
     Parts are written as pages come in, so that an interrupted download goes on where it stopped.
     """
     start_ms, end_ms = span
-    parts = _Parts(store, key, start_ms)
+    parts = _Parts(store, key, start_ms, now_ms)
     try:
         for rows in pages:
             parts.add(rows)
@@ -30,9 +40,29 @@ def store_pages(
     except BaseException:
         parts.write()
         raise
-    # Near "now" the exchange's clock, not ours, said where the closed candles end; the rest is asked for next time.
-    parts.write(end_ms if end_ms <= now_ms - DAY_MS else None)
-    return parts.fetched
+    parts.write(whole_until(end_ms, now_ms))
+    return Stored(parts.fetched, parts.corrections)
+
+
+def whole_until(end_ms: int, now_ms: int) -> int | None:
+    """Up to when the answer for a span that ends at `end_ms` is complete; None: to the end of its last candle.
+
+    Near "now" the exchange's clock, not ours, said where the closed candles end; the rest is asked for next time.
+    """
+    return end_ms if end_ms <= now_ms - DAY_MS else None
+
+
+def store_rows(
+    store: CandleStore, key: SeriesKey, rows: Floats, span: tuple[int, int | None], now_ms: int
+) -> list[Correction]:  # fmt: skip
+    """Store what the exchange answered for a span; its end None: to the end of the last candle. Returns what differs from what
+    is stored, which is kept (corrections.py)."""
+    start_ms, end_ms = span
+    end = int(rows[-1, 0]) + timeframe_ms(key.timeframe) if end_ms is None and len(rows) else end_ms
+    if end is None or end <= start_ms:
+        return []
+    _, told, stored = store.add(key, candles_of(key, rows), start_ms, end)
+    return record(store, key, told, stored, now_ms) if told is not None and stored is not None else []
 
 
 def candles_of(key: SeriesKey, rows: Floats) -> Candles:
@@ -43,9 +73,10 @@ def candles_of(key: SeriesKey, rows: Floats) -> Candles:
 class _Parts:
     """Pages on their way into the store, a part at a time."""
 
-    def __init__(self, store: CandleStore, key: SeriesKey, start_ms: int) -> None:
-        self.store, self.key, self.start_ms = store, key, start_ms
+    def __init__(self, store: CandleStore, key: SeriesKey, start_ms: int, now_ms: int) -> None:
+        self.store, self.key, self.start_ms, self.now_ms = store, key, start_ms, now_ms
         self.pages: list[Floats] = []
+        self.corrections: list[Correction] = []
         self.fetched = 0
 
     def add(self, rows: Floats) -> None:
@@ -61,5 +92,5 @@ class _Parts:
         rows = np.concatenate(self.pages) if self.pages else np.empty((0, 6))
         end = int(rows[-1, 0]) + timeframe_ms(self.key.timeframe) if end_ms is None else end_ms
         if end > self.start_ms:
-            self.store.append(self.key, candles_of(self.key, rows), self.start_ms, end)
+            self.corrections += store_rows(self.store, self.key, rows, (self.start_ms, end), self.now_ms)
         self.pages, self.start_ms = [], end

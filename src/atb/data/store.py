@@ -1,161 +1,277 @@
-"""The candle store: immutable Parquet parts under venue/market/symbol/timeframe, read as one table.
+"""The candle store: immutable Parquet parts in the folder of their series, read as one table (layout.py says how).
 
-A part's name says which range was asked of the exchange, `part-FROM-TO-HASH.parquet` (ms, end exclusive): a hole in it
-is the exchange's own, and what no part covers has not been asked for. Any Parquet tool reads the folder as one table.
+Nothing is ever rewritten. A part is written whole under a name that says what is in it, and is seen when it is complete. What
+puts several parts in the place of others holds the series' lock, and removes the others last: whoever is killed meanwhile leaves
+the same candles twice, which reading takes for once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from atb.core.errors import DataError
-from atb.core.timeframe import LATEST_MS
-from atb.core.types import Symbol
-from atb.data.arrow import numbers, times_ms
+from atb.core.timeframe import LATEST_MS, timeframe_ms
+from atb.data.layout import FETCHED, LEVELS, PART, Part, SeriesKey, level_of, part_name
+from atb.data.parquet import Facts, encoded, read_columns, read_facts
+from atb.data.places import Entry, LocalPlace, Place, open_place
+from atb.data.usage import NOT_COUNTED, Usage
 from atb.data.validation import check_candles
 from atb.engine.candles import COLUMNS, Candles
 
-PART = re.compile(r"part-(\d+)-(\d+)-[0-9a-f]{16}\.parquet")
+T = TypeVar("T")
+LOCK = ".lock"
+VANISHED = 5  # how often what is read may go while it is read: somebody merges parts
 
 
-class Part(NamedTuple):
-    """One file and the range it covers, ms, end exclusive."""
+class Added(NamedTuple):
+    """What became of candles that an exchange told: how many are new, and those that differ from what is stored."""
 
-    path: Path
-    start_ms: int
-    end_ms: int
-
-
-class SeriesKey(NamedTuple):
-    """Which series: venue, market, the exchange's own symbol, timeframe."""
-
-    venue: str
-    market: str
-    symbol: str
-    timeframe: str
-
-
-def series_key(venue: str, symbol: Symbol, timeframe: str) -> SeriesKey:
-    return SeriesKey(venue, symbol.market, symbol.id, timeframe)
+    new: int
+    told: Candles | None
+    stored: Candles | None
 
 
 class CandleStore:
-    """Series of candles below one folder."""
+    """Series of candles below one folder, or the URL of one."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path | str | Place, usage: Usage = NOT_COUNTED) -> None:
+        self.place: Place = open_place(root) if isinstance(root, str | Path) else root
+        self.usage = usage
 
-    def folder(self, key: SeriesKey) -> Path:
-        return self.root.joinpath(*key)
+    @property
+    def shown(self) -> str:
+        """Where it is, for people."""
+        return self.place.shown
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.place, LocalPlace)
+
+    def where(self, key: SeriesKey) -> str:
+        """Where a series is, for people."""
+        return self.place.shown_path(key.path)
 
     def keys(self) -> Iterator[SeriesKey]:
         """Every stored series."""
-        if self.root.exists():
-            _check_readable(self.root)
-        for folder in sorted(self.root.glob("*/*/*/*")):
-            if folder.is_dir():
-                yield SeriesKey(*folder.relative_to(self.root).parts)
+        paths: list[tuple[str, tuple[str, ...]]] = [("", ())]
+        for level in LEVELS:
+            paths = [
+                (f"{path}/{folder}".lstrip("/"), (*values, value))
+                for path, values in paths
+                for folder in self._asked(path, lambda path=path: self.place.folders(path))  # type: ignore[misc]
+                if (value := level_of(folder, level)) is not None
+            ]
+        for _, values in paths:
+            yield SeriesKey(*values)
 
     def parts(self, key: SeriesKey) -> list[Part]:
         """The parts of a series in order of time."""
-        folder = self.folder(key)
-        try:
-            entries = list(os.scandir(folder))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise _unreadable(folder, error) from None
-        found = []
-        for entry in entries:
-            match = PART.fullmatch(entry.name)
-            if match:
-                found.append(Part(Path(entry.path), int(match.group(1)), int(match.group(2))))
-        return sorted(found, key=lambda part: (part.start_ms, part.end_ms, part.path.name))
+        folder = key.path
+        entries = self._asked(folder, lambda: self.place.entries(folder))
+        found = [_part(folder, entry) for entry in entries]
+        return sorted((part for part in found if part is not None), key=lambda part: part.order)
 
     def missing_ranges(self, key: SeriesKey, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
         """What of [start_ms, end_ms) no part covers."""
-        holes = []
-        at = start_ms
-        for part in self.parts(key):
-            if part.start_ms > at and at < end_ms:
-                holes.append((at, min(part.start_ms, end_ms)))
-            at = max(at, part.end_ms)
-        if at < end_ms:
-            holes.append((at, end_ms))
-        return holes
+        return uncovered(self.parts(key), start_ms, end_ms)
+
+    def wanted(self, key: SeriesKey, start_ms: int, end_ms: int, now_ms: int) -> list[tuple[int, int]]:
+        """What is missing of a range that somebody needs: counted, for the share of what was there already."""
+        missing = self.missing_ranges(key, start_ms, end_ms)
+        step = timeframe_ms(key.timeframe)
+        asked = sum(high - low for low, high in missing) // step
+        total = (end_ms - start_ms) // step
+        self.usage.count(key.venue, total, total - min(asked, total), now_ms)
+        return missing
 
     def read(self, key: SeriesKey, start_ms: int | None = None, end_ms: int | None = None) -> Candles | None:
         """The stored candles that open in [start_ms, end_ms); None when there are none."""
-        chosen = [
-            part
-            for part in self.parts(key)
-            if (end_ms is None or part.start_ms < end_ms) and (start_ms is None or part.end_ms > start_ms)
-        ]
+        for _ in range(VANISHED):
+            try:
+                return self._read(key, self.parts(key), start_ms, end_ms)
+            except FileNotFoundError:
+                continue
+        raise DataError(f"The parts under {self.where(key)} come and go.", "Try again when nothing else works on them.")
+
+    def read_parts(self, key: SeriesKey, parts: Sequence[Part]) -> Candles | None:
+        """The candles of some parts. FileNotFoundError when one of them is gone."""
+        return self._read(key, parts, None, None)
+
+    def facts(self, part: Part) -> Facts:
+        """How many candles a part has, and from when to when. FileNotFoundError when it is gone."""
+        return read_facts(lambda: self.place.source(part.path), self.place.shown_path(part.path))
+
+    def first_ms(self, key: SeriesKey, start_ms: int) -> int | None:
+        """When the first stored candle that opens at `start_ms` or later does."""
+        for part in self.parts(key):
+            if part.end_ms > start_ms:
+                candles = self.read(key, max(start_ms, part.start_ms), part.end_ms)
+                if candles is not None:
+                    return int(candles.open_time[0])
+        return None
+
+    def append(self, key: SeriesKey, candles: Candles, start_ms: int, end_ms: int, kind: str = FETCHED) -> Part:
+        """Store what was told for [start_ms, end_ms) as a new part, whatever is there. Whole or not at all."""
+        digest = candles_hash(candles)
+        path = f"{key.path}/{part_name(kind, start_ms, end_ms, digest)}"
+        self._changed(path, lambda: self.place.write(path, encoded(candles)))
+        return Part(path, start_ms, end_ms, kind, digest[:16])
+
+    def add(self, key: SeriesKey, candles: Candles, start_ms: int, end_ms: int, kind: str = FETCHED) -> Added:
+        """Store what was told for [start_ms, end_ms) as far as nothing is there yet: what is stored stays as it is.
+
+        Of several who do so at once, each adds what the others have not.
+        """
+        with self.locked(key):
+            new = 0
+            for low, high in self.missing_ranges(key, start_ms, end_ms):
+                rows = np.searchsorted(candles.open_time, (low, high)).tolist()
+                self.append(key, candles.window(*rows), low, high, kind)
+                new += rows[1] - rows[0]
+            if new == len(candles):
+                return Added(new, None, None)
+            stored = self.read(key, start_ms, end_ms)
+        return Added(new, *differing(candles, stored))
+
+    def replace_parts(
+        self, key: SeriesKey, candles: Candles, span: tuple[int, int], old: Sequence[Part], kind: str = FETCHED
+    ) -> None:
+        """One part in the place of others; they go once it is whole. To be called with the series' lock."""
+        new = self.append(key, candles, *span, kind)
+        for part in old:
+            if part.path != new.path:
+                self.remove(part)
+
+    def get(self, key: SeriesKey, name: str) -> bytes | None:
+        """A small file beside the parts of a series; None where there is none."""
+        path = f"{key.path}/{name}"
+        try:
+            return self._asked(path, lambda: self.place.read(path))
+        except FileNotFoundError:
+            return None
+
+    def put(self, key: SeriesKey, name: str, content: bytes) -> None:
+        path = f"{key.path}/{name}"
+        self._changed(path, lambda: self.place.write(path, content))
+
+    def remove(self, part: Part) -> None:
+        self._changed(part.path, lambda: self.place.remove(part.path))
+
+    def set_aside(self, part: Part) -> str:
+        """Put a part where nobody reads it. Where that is, for people."""
+        folder, _, name = part.path.rpartition("/")
+        to = f"{folder}/damaged/{name}"
+        self._changed(part.path, lambda: self.place.move(part.path, to))
+        return self.place.shown_path(to)
+
+    @contextlib.contextmanager
+    def locked(self, key: SeriesKey) -> Iterator[None]:
+        """Alone with a series, among all processes of this machine."""
+        path = f"{key.path}/{LOCK}"
+        with contextlib.ExitStack() as stack:
+            self._changed(path, lambda: stack.enter_context(self.place.locked(path)))
+            yield
+
+    def _read(self, key: SeriesKey, parts: Sequence[Part], start_ms: int | None, end_ms: int | None) -> Candles | None:
+        low, high = start_ms or 0, LATEST_MS if end_ms is None else end_ms
+        chosen = [part for part in parts if part.start_ms < high and part.end_ms > low]
         if not chosen:
             return None
-        columns = [np.concatenate(c) for c in zip(*(_read_part(part.path) for part in chosen), strict=True)]
+        columns = [np.concatenate(c) for c in zip(*(self._columns(p, low, high) for p in chosen), strict=True)]
         times = columns[0]
         if len(chosen) > 1 and not bool(np.all(np.diff(times) > 0)):
-            inside = (times >= (start_ms or 0)) & (times < (LATEST_MS if end_ms is None else end_ms))
-            columns = _without_repeats([column[inside] for column in columns], self.folder(key))
+            inside = (times >= low) & (times < high)
+            columns = _without_repeats([column[inside] for column in columns], self.where(key))
             times = columns[0]
-        low = 0 if start_ms is None else int(np.searchsorted(times, start_ms))
-        high = len(times) if end_ms is None else int(np.searchsorted(times, end_ms))
-        if high <= low:
+        first, last = int(np.searchsorted(times, low)), int(np.searchsorted(times, high))
+        if last <= first:
             return None
-        candles = Candles(key.symbol, key.timeframe, *(column[low:high] for column in columns))
-        check_candles(candles, str(self.folder(key)))
+        candles = Candles(key.symbol, key.timeframe, *(column[first:last] for column in columns))
+        check_candles(candles, self.where(key))
         return candles
 
-    def append(self, key: SeriesKey, candles: Candles, start_ms: int, end_ms: int) -> Path:
-        """Store what the exchange answered for [start_ms, end_ms) as a new part. Whole or not at all."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    def _columns(self, part: Part, low: int, high: int) -> list[npt.NDArray[Any]]:
+        shown = self.place.shown_path(part.path)
+        columns = read_columns(lambda: self.place.source(part.path), shown, low, high)
+        self.place.note_read(part.path, part.read_ms)
+        return columns
 
-        folder = self.folder(key)
-        table = pa.table(
-            {
-                "open_time": pa.array(candles.open_time, pa.timestamp("ms", tz="UTC")),
-                **{name: getattr(candles, name) for name in COLUMNS},
-            }
-        )
-        path = folder / f"part-{start_ms}-{end_ms}-{candles_hash(candles)[:16]}.parquet"
-        temporary = folder / f".{path.name}.{os.getpid()}"
+    def _asked(self, path: str, ask: Callable[[], T]) -> T:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            return ask()
+        except FileNotFoundError:
+            raise
         except OSError as error:
+            raise _unreadable(self.place.shown_path(path), error) from None
+
+    def _changed(self, path: str, change: Callable[[], T]) -> T:
+        try:
+            return change()
+        except OSError as error:
+            folder = self.place.shown_path(path.rpartition("/")[0])
             raise DataError(
                 f"Candles cannot be stored in {folder}: {error.strerror or error}.",
                 "Free some space, or point ATB_HOME at a folder that can be written.",
             ) from None
-        finally:
-            with contextlib.suppress(OSError):  # also after Ctrl-C; once it has its name there is nothing to remove
-                temporary.unlink()
-        return path
+
+
+def no_candles(key: SeriesKey) -> Candles:
+    """What an exchange has where it has nothing."""
+    return Candles(key.symbol, key.timeframe, np.empty(0, np.int64), *(np.empty(0) for _ in COLUMNS))
 
 
 def candles_hash(candles: Candles) -> str:
-    """sha256 of the open times and all columns: names the data in reports."""
+    """sha256 of the open times and all columns: names the data in reports, and in the names of parts."""
     digest = hashlib.sha256()
     for column in (candles.open_time, *(getattr(candles, name) for name in COLUMNS)):
         digest.update(memoryview(column).cast("B"))
     return digest.hexdigest()
 
 
-def _without_repeats(columns: list[npt.NDArray[Any]], folder: Path) -> list[npt.NDArray[Any]]:
+def uncovered(parts: Sequence[Part], start_ms: int, end_ms: int) -> list[tuple[int, int]]:
+    """What of [start_ms, end_ms) none of these parts covers; they are in order of time."""
+    holes = []
+    at = start_ms
+    for part in parts:
+        if part.start_ms > at and at < end_ms:
+            holes.append((at, min(part.start_ms, end_ms)))
+        at = max(at, part.end_ms)
+    if at < end_ms:
+        holes.append((at, end_ms))
+    return holes
+
+
+def differing(told: Candles, stored: Candles | None) -> tuple[Candles | None, Candles | None]:
+    """The candles of both that open at the same time and are not the same; None where there are none."""
+    if stored is None:
+        return None, None
+    at = np.minimum(np.searchsorted(stored.open_time, told.open_time), len(stored) - 1)
+    both = stored.open_time[at] == told.open_time
+    same = np.ones(len(told), dtype=np.bool_)
+    for name in COLUMNS:
+        same &= getattr(stored, name)[at] == getattr(told, name)
+    rows = np.flatnonzero(both & ~same)
+    return (told.take(rows), stored.take(at[rows])) if len(rows) else (None, None)
+
+
+def _part(folder: str, entry: Entry) -> Part | None:
+    match = PART.fullmatch(entry.name)
+    if match is None:
+        return None
+    kind, start, end, digest = match.groups()
+    return Part(
+        f"{folder}/{entry.name}", int(start), int(end), kind, digest, entry.size, entry.written_ms, entry.read_ms
+    )
+
+
+def _without_repeats(columns: list[npt.NDArray[Any]], where: str) -> list[npt.NDArray[Any]]:
     """Rows in order of time, each once; parts that contradict each other are a DataError."""
     order = np.argsort(columns[0], kind="stable")
     columns = [column[order] for column in columns]
@@ -164,34 +280,12 @@ def _without_repeats(columns: list[npt.NDArray[Any]], folder: Path) -> list[npt.
     for column in columns[1:]:
         if bool(np.any(repeats[1:] & (column[1:] != column[:-1]))):
             raise DataError(
-                f"The parts under {folder} contradict each other.", "Import the right candles again with --replace."
+                f"The parts under {where} contradict each other.",
+                "Mend it: atb data cache-manager repair, or import the right candles with --replace.",
             )
     return [column[~repeats] for column in columns]
 
 
-def _check_readable(folder: Path) -> None:
-    """`Path.glob` takes an unreadable folder for an empty one."""
-    try:
-        os.scandir(folder).close()
-    except OSError as error:
-        raise _unreadable(folder, error) from None
-
-
-def _unreadable(path: Path, error: OSError) -> DataError:
+def _unreadable(path: str, error: OSError) -> DataError:
     hint = f"Who may: ls -ld '{path}'. Make it readable, or point ATB_HOME at another folder."
-    return DataError(f"{path} cannot be read: {error.strerror}.", hint)
-
-
-def _read_part(path: Path) -> list[npt.NDArray[Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            table = file.read(columns=["open_time", *COLUMNS])
-        return [times_ms(table.column("open_time")), *(numbers(table.column(name)) for name in COLUMNS)]
-    except PermissionError as error:  # Arrow's own have no strerror
-        raise _unreadable(path, PermissionError(error.errno, error.strerror or "Permission denied")) from None
-    except (pa.ArrowException, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
-        said = str(error).split("\n")[0].rstrip(".")
-        raise DataError(f"{path} is damaged: {said}.", f"Remove it; it is fetched again: rm '{path}'") from None
+    return DataError(f"{path} cannot be read: {error.strerror or error}.", hint)

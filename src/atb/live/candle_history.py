@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,13 @@ from atb.core.errors import DataError
 from atb.core.timeframe import DAY_MS, iso_minute, timeframe_ms
 from atb.core.types import Symbol
 from atb.core.words import counted
-from atb.data.part_writer import candles_of, store_pages
-from atb.data.store import CandleStore, SeriesKey, series_key
+from atb.data.compacting import compact
+from atb.data.keeping import Pins
+from atb.data.layout import SeriesKey, series_key
+from atb.data.part_writer import candles_of
+from atb.data.store import CandleStore
 from atb.engine.candles import COLUMNS, Candles, Floats
+from atb.market.filling import Asking, fill
 
 PART_MS = 3_600_000  # what closes is stored once an hour: a part a candle would leave a thousand files a day
 QUIET_CANDLES = 10
@@ -21,9 +26,14 @@ QUIET_CANDLES = 10
 class History:
     """One venue's series in the store. `url`, `rates`: as for every request."""
 
-    def __init__(self, store: CandleStore, venue: str, *, url: str | None, rates: Path | None) -> None:
+    def __init__(
+        self, store: CandleStore, venue: str, *, url: str | None, rates: Path | None, pins: Pins | None = None,
+        account: str = "",
+    ) -> None:  # fmt: skip
         self.store, self.venue = store, venue
-        self._url, self._rates = url, rates
+        self._pins, self._account = pins, account
+        self._needed: dict[SeriesKey, int] = {}  # from when on each series is looked back on
+        self._asking = Asking(lambda _: url, rates)
 
     def load(
         self, symbol: Symbol, timeframe: str, first_ms: int, end_ms: int, bars: int, now_ms: int
@@ -37,6 +47,8 @@ class History:
         span, found = bars, -1
         while True:
             start = max(0, first_ms - span * step)
+            self._needed[key] = start
+            self._hold()
             rows = self._read(symbol, key, start, end_ms, now_ms)
             have = int(np.count_nonzero(rows[:, 0] < first_ms))
             if have >= bars:
@@ -52,23 +64,27 @@ class History:
     def append(self, symbol: Symbol, timeframe: str, rows: Floats, start_ms: int, end_ms: int) -> None:
         """Store what was settled for [start_ms, end_ms), as far as no other process has."""
         key = series_key(self.venue, symbol, timeframe)
-        for low, high in self.store.missing_ranges(key, start_ms, end_ms):
-            inside = rows[(rows[:, 0] >= low) & (rows[:, 0] < high)]
-            self.store.append(key, candles_of(key, inside), low, high)
+        self.store.add(key, candles_of(key, rows), start_ms, end_ms)
+        compact(self.store, key)
+        self._hold()
+
+    def close(self) -> None:
+        """Nothing is looked back on any more."""
+        if self._pins is not None:
+            with contextlib.suppress(OSError):
+                self._pins.release(self._account)
+
+    def _hold(self) -> None:
+        """So that nobody removes what a session needs; one that cannot say so trades all the same."""
+        if self._pins is not None:
+            with contextlib.suppress(OSError):
+                self._pins.hold(self._account, self._needed)
 
     def _read(self, symbol: Symbol, key: SeriesKey, start_ms: int, end_ms: int, now_ms: int) -> Floats:
-        for low, high in self.store.missing_ranges(key, start_ms, end_ms):
-            self._fetch(symbol, key, low, high, now_ms)
+        for low, high in self.store.wanted(key, start_ms, end_ms, now_ms):
+            fill(self.store, key, symbol, (low, high), now_ms, self._asking)
         candles = self.store.read(key, start_ms, end_ms) if start_ms < end_ms else None
         return np.empty((0, 6)) if candles is None else _rows(candles)
-
-    def _fetch(self, symbol: Symbol, key: SeriesKey, low: int, high: int, now_ms: int) -> None:
-        from atb.venue.ccxt_candles import fetch_candles
-
-        pages = fetch_candles(
-            self.venue, symbol, key.timeframe, low, high, base_url=self._url, now_ms=lambda: now_ms, rates=self._rates
-        )
-        store_pages(self.store, key, (page.rows for page in pages), (low, high), now_ms)
 
 
 def _rows(candles: Candles) -> Floats:

@@ -158,6 +158,7 @@ class Feed:
         """Store what is not stored yet, and close the connection."""
         for series in self.series:
             self._store(series, at_once=True)
+        self._history.close()
         self._tail.close()
 
     # Asking.

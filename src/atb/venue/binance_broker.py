@@ -133,7 +133,8 @@ class BinanceBroker:
 
         def read(answer: Any) -> KeyRights:
             told = row(answer, "list of rights")
-            return KeyRights(flag(told, "enableSpotAndMarginTrading"), flag(told, "enableWithdrawals"))
+            only_from = flag(told, "ipRestrict") if "ipRestrict" in told else None
+            return KeyRights(flag(told, "enableSpotAndMarginTrading"), flag(told, "enableWithdrawals"), only_from)
 
         try:
             return self.session.ask("Reading the key's rights", "sapiGetAccountApiRestrictions", {}, read)

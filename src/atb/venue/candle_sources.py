@@ -55,6 +55,12 @@ def settled(session: Session, source: Source, cursor: int, count: int) -> Floats
     raise source.unavailable(f"gives another answer each time for candles from {iso(cursor)}")
 
 
+def first_open_ms(session: Session, source: Source, cursor: int) -> int:
+    """Where the first candle from `cursor` (aligned, ms) on opens, or a time not after that: before it there is none."""
+    rows = settled(session, source, cursor, 1)
+    return align_down(int(rows[0, 0]), source.timeframe) if len(rows) else source.after(cursor, rows, 1)
+
+
 def aligned(rows: Floats, timeframe: str) -> npt.NDArray[np.bool_]:
     """Which rows open on the timeframe's grid. Binance has some that do not, after its outages of 2017 and 2018."""
     length, offset = timeframe_ms(timeframe), align_down(0, timeframe)

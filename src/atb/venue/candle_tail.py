@@ -54,8 +54,6 @@ class CandleTail:
         self.venue = venue
         self._now_ms = now_ms
         self._session = Session(venue, base_url, patience, LIVE_HINT, rates, Priority.ENTRY)
-        if self._session.budget is not None:
-            self._session.client.enableRateLimit = False  # the budget counts for all; ccxt would only add pauses
 
     def length_ms(self, timeframe: str) -> int:
         """How long a candle is; a UsageError where the venue has none of that length."""

@@ -59,20 +59,21 @@ def fetch_candles(
     if symbol.market != "spot":
         raise UsageError(f"'{symbol.id}' is not a spot symbol; only spot candles can be fetched.")
     session = Session(venue, base_url, Patience(timeout_s, attempts, backoff_s, max_wait_s), rates=rates)
-    step_ms = length_ms(session, timeframe)
+    length_ms(session, timeframe)
     # The clock is read before the first request: what was closed by then is closed in every answer.
-    now = now_ms()
-    first = align_down(start_ms + step_ms - 1, timeframe)
-    end = min(end_ms, align_down(now, timeframe))
+    return _closing(session, candle_pages(session, symbol, timeframe, start_ms, end_ms, now_ms()))
+
+
+def candle_pages(
+    session: Session, symbol: Symbol, timeframe: str, start_ms: int, end_ms: int, now: int
+) -> Iterator[CandlePage]:
+    """`fetch_candles` over a session that goes on. now: ms, by this machine's clock; what closes later is left alone."""
+    step_ms = length_ms(session, timeframe)
+    cursor, end = align_down(start_ms + step_ms - 1, timeframe), min(end_ms, align_down(now, timeframe))
     source = open_source(session, symbol, timeframe, now)
-    return _pages(session, source, symbol, first, end)
-
-
-def _pages(session: Session, source: Source, symbol: Symbol, cursor: int, end: int) -> Iterator[CandlePage]:
-    """Pages from `cursor` (aligned, ms) to `end` (exclusive). Every turn moves the cursor, so it ends."""
     fetched = misaligned = 0
-    with contextlib.closing(session), explained(session, symbol):
-        while cursor < end:
+    with explained(session, symbol):
+        while cursor < end:  # every turn moves the cursor, so it ends
             count = min(source.per_page, -((cursor - end) // source.length_ms))
             rows = settled(session, source, cursor, count)
             end = min(end, _closed_by_exchange(session, source))
@@ -88,6 +89,11 @@ def _pages(session: Session, source: Source, symbol: Symbol, cursor: int, end: i
         raise source.unavailable(
             f"gave {counted(misaligned, 'candle')}, none opening where a {source.timeframe} candle does"
         )
+
+
+def _closing(session: Session, pages: Iterator[CandlePage]) -> Iterator[CandlePage]:
+    with contextlib.closing(session):
+        yield from pages
 
 
 def _closed_by_exchange(session: Session, source: Source) -> int:

@@ -29,6 +29,7 @@ WEIGHTS = {
     "publicGetTime": 1,
     "publicGetKlines": 2,
     "publicGetExchangeInfo": 20,
+    "publicGetTicker24hr": 80,
     "privatePostOrder": 1,
     "privatePostOrderListOco": 1,
     "privateDeleteOrder": 1,
@@ -105,6 +106,9 @@ class Session:
         api = self.client.urls["api"]
         self.host = host_of(api["public"] if venue == "binance" else api["rest"])
         self.budget = RateBudget(rates, self.host + self.scope, LIMITS[venue + self.scope]) if rates else None
+        # The budget counts for all; ccxt would only add a pause to each request.
+        self.client.enableRateLimit = self.budget is None
+        self.sleep: Callable[[float], None] = time.sleep
 
     def ask(self, what: str, endpoint: str, params: dict[str, Any], read: Callable[[Any], T]) -> T:
         """The answer of a ccxt endpoint method as `read` understands it; `what` names the purpose in errors.
@@ -117,6 +121,7 @@ class Session:
             stop=tenacity.stop_after_attempt(self.patience.attempts),
             retry=tenacity.retry_if_exception(self._worth_repeating),
             wait=self._pause_s,
+            sleep=self.sleep,
             reraise=True,
         )
         try:
@@ -182,7 +187,7 @@ class Session:
             if wait_s > longest_s or waited_s + wait_s > longest_s * self.patience.attempts:
                 reason = f"is not asked for another {wait_s:.0f} s: this machine has used up what it may ask"
                 raise Trouble(Verdict.CLOSED, reason, wait_s)
-            time.sleep(wait_s + random.uniform(0.0, 0.05))
+            self.sleep(wait_s + random.uniform(0.0, 0.05))
             waited_s += wait_s
 
     def _worth_repeating(self, error: BaseException) -> bool:

@@ -20,8 +20,8 @@ from atb.venue.ccxt_errors import Failure, Trouble, Verdict, handled
 from atb.venue.ccxt_outcomes import Outcome, outcome_of
 from atb.venue.ccxt_session import Patience, Session, ccxt_error
 from atb.venue.exchange_clock import ExchangeClock, Sample
-from atb.venue.fields import row, whole
 from atb.venue.rate_budget import Priority
+from atb.venue.server_time import TIME_ENDPOINTS
 
 HINT = "Check the key, its rights and its list of addresses."
 UNSIGNED = "the key's secret cannot sign: it is not whole, or not of this exchange"
@@ -38,7 +38,6 @@ class SignedSession(Session):
     """A client of one account at one venue. `public`: what the endpoints begin with that need no signature."""
 
     public = "public"
-    clock_endpoint = "publicGetTime"
 
     def __init__(
         self, venue: str, base_url: str | None, patience: Patience, key: ApiKey, rates: Path | None = None
@@ -148,13 +147,12 @@ class SignedSession(Session):
         return super()._error(what, trouble, asked)
 
     def _sample(self) -> Sample:
+        endpoint = TIME_ENDPOINTS[self.venue]
+
         def read(answer: Any) -> Sample:
-            return Sample(self._read_clock(answer), self._asked_s, time.monotonic())
+            return Sample(endpoint.read(answer), self._asked_s, time.monotonic())
 
-        return self.ask("Reading the exchange's clock", self.clock_endpoint, {}, read)
-
-    def _read_clock(self, answer: Any) -> int:
-        return whole(row(answer, "time"), "serverTime")
+        return self.ask("Reading the exchange's clock", endpoint.method, {}, read)
 
     def _drop_idle_connection(self) -> None:
         if time.monotonic() - self._asked_s > IDLE_S:

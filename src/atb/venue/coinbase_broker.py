@@ -35,7 +35,7 @@ from atb.venue.coinbase_orders import (
     read_page,
     read_rights,
 )
-from atb.venue.fields import flag, row, rows, text, whole
+from atb.venue.fields import flag, row, rows, text
 from atb.venue.listings import Listings, Question
 from atb.venue.new_orders import malformed, priority_of
 from atb.venue.rate_budget import Priority
@@ -61,16 +61,12 @@ class CoinbaseSession(SignedSession):
 
     scope = " private"
     public = "v3Public"
-    clock_endpoint = "v3PublicGetBrokerageTime"
 
     def _stamped(self, params: dict[str, Any]) -> dict[str, Any]:
         until_ms = params.get("until_ms")
         begins_s = self.clock.now_ms() // 1000 if until_ms is None else until_ms // SECOND_MS - SIGNED_S
         self.client.seconds = lambda: begins_s  # ccxt signs from then on, for SIGNED_S
         return {name: value for name, value in params.items() if name != "until_ms"}
-
-    def _read_clock(self, answer: Any) -> int:
-        return whole(row(answer, "time"), "epochMillis")
 
 
 class CoinbaseBroker:

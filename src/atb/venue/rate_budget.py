@@ -83,6 +83,12 @@ class RateBudget:
             write(tally._replace(taken=tally.taken + weight))
             return 0.0
 
+    def left(self) -> int:
+        """The weight that may still be taken in the current window."""
+        with self._tally() as (tally, _):
+            tally = self._current(tally, self._clock())
+            return max(0, self.limit.weight - tally.taken - tally.foreign)
+
     def silent_s(self) -> float:
         """For how many seconds from now the exchange wants no request at all."""
         with self._tally() as (tally, _):

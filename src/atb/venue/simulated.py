@@ -38,9 +38,11 @@ FIRST_PRICES = {"BTC": 60_000.0, "ETH": 3_000.0, "BNB": 500.0, "SOL": 150.0}  # 
 
 
 def simulate_candles(
-    symbol: str, timeframe: str, start_ms: int, count: int, seed: int, on_progress: Progress | None = None
-) -> Candles:
-    """`count` candles from `start_ms`; symbol and seed choose the path and the price it starts from."""
+    symbol: str, timeframe: str, start_ms: int, count: int, seed: int, on_progress: Progress | None = None,
+    correlation: float = 0.0,
+) -> Candles:  # fmt: skip
+    """`count` candles from `start_ms`; symbol and seed choose the path and the price it starts from. correlation: of the shocks
+    with those of any other symbol, 0 to 1."""
     length = timeframe_ms(timeframe)
     key = hashlib.sha256(f"{symbol}|{timeframe}|{start_ms}|{seed}".encode()).digest()
     state = _State(_first_price(symbol), length / (365 * DAY_MS))
@@ -48,7 +50,8 @@ def simulate_candles(
     number = -(-count // BLOCK)
     for index in range(number):
         random = np.random.Generator(np.random.PCG64([*key[:16], index]))
-        blocks.append(_block(random, state))
+        shared = _shared(f"{timeframe}|{start_ms}|{seed}", index) if correlation else None
+        blocks.append(_block(random, state, shared, correlation))
         if on_progress is not None:
             on_progress((index + 1) / number)
     open_, high, low, close, volume = (np.concatenate(c)[:count] for c in zip(*blocks, strict=True))
@@ -73,10 +76,34 @@ class _State:
         self.regime = 0
 
 
-def _block(random: np.random.Generator, state: _State) -> tuple[Floats, ...]:
-    shocks = random.standard_t(DEGREES, BLOCK) / np.sqrt(DEGREES / (DEGREES - 2))
+class _Shared(NamedTuple):
+    """What all symbols of a market feel: shocks, and when and into which regime it turns."""
+
+    shocks: Floats
+    switch: Floats
+    which: Floats
+
+
+def _shared(market: str, index: int) -> _Shared:
+    key = hashlib.sha256(f"shared|{market}".encode()).digest()
+    random = np.random.Generator(np.random.PCG64([*key[:16], index]))
+    return _Shared(_shocks(random), random.random(BLOCK), random.random(BLOCK))
+
+
+def _shocks(random: np.random.Generator) -> Floats:
+    """Student-t of variance 1."""
+    return np.asarray(random.standard_t(DEGREES, BLOCK) / np.sqrt(DEGREES / (DEGREES - 2)))
+
+
+def _block(
+    random: np.random.Generator, state: _State, shared: _Shared | None, correlation: float
+) -> tuple[Floats, ...]:
+    shocks = _shocks(random)
     jumps = np.where(random.random(BLOCK) < JUMPS_A_YEAR * state.years, random.normal(0, JUMP_SIZE, BLOCK), 0.0)
     switch, which = random.random(BLOCK), random.random(BLOCK)
+    if shared is not None:
+        shocks = correlation**0.5 * shared.shocks + (1.0 - correlation) ** 0.5 * shocks
+        switch, which = shared.switch, shared.which
     reach = np.abs(random.normal(0, 1, (2, BLOCK)))
     noise = random.normal(0, 0.5, BLOCK)
     returns, sigma = _returns(shocks, switch, which, state)

@@ -1,0 +1,98 @@
+"""One part as Parquet: groups of rows, so that a window of a large part costs what the window costs; each page has a checksum."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy.typing as npt
+
+from atb.core.errors import DataError
+from atb.data.arrow import numbers, times_ms
+from atb.engine.candles import COLUMNS, Candles
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+ROWS_PER_GROUP = 65_536
+
+
+def encoded(candles: Candles) -> Any:
+    """The bytes of a file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {
+            "open_time": pa.array(candles.open_time, pa.timestamp("ms", tz="UTC")),
+            **{name: getattr(candles, name) for name in COLUMNS},
+        }
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True, row_group_size=ROWS_PER_GROUP)
+    return sink.getvalue()
+
+
+def read_columns(open_source: Callable[[], Any], shown: str, low_ms: int, high_ms: int) -> list[npt.NDArray[Any]]:
+    """open_time (ms) and the columns of a file, at least the rows that open in [low_ms, high_ms).
+
+    FileNotFoundError when it is gone; a DataError that names it, as `shown`, when it is not what we wrote.
+    """
+    import pyarrow.parquet as pq
+
+    with _explained(shown), pq.ParquetFile(open_source(), page_checksum_verification=True) as file:
+        groups = _groups(file, low_ms, high_ms)
+        columns = ["open_time", *COLUMNS]
+        table = file.read(columns) if groups is None else file.read_row_groups(groups, columns)
+        return [times_ms(table.column("open_time")), *(numbers(table.column(name)) for name in COLUMNS)]
+
+
+class Facts(NamedTuple):
+    """What a file says about itself. first_ms, last_ms: open times; None where it holds no candle."""
+
+    rows: int
+    first_ms: int | None
+    last_ms: int | None
+
+
+def read_facts(open_source: Callable[[], Any], shown: str) -> Facts:
+    """Without reading the candles. Errors as `read_columns`."""
+    import pyarrow.parquet as pq
+
+    with _explained(shown), pq.ParquetFile(open_source()) as file:
+        known = file.metadata
+        told = [known.row_group(i).column(0).statistics for i in range(known.num_row_groups)]
+        limits = [(each.min_raw, each.max_raw) for each in told if each is not None and each.has_min_max]
+        if not limits:
+            return Facts(known.num_rows, None, None)
+        return Facts(known.num_rows, min(low for low, _ in limits), max(high for _, high in limits))
+
+
+@contextlib.contextmanager
+def _explained(shown: str) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except PermissionError as error:  # Arrow's own have no strerror
+        hint = f"Who may: ls -ld '{shown}'. Make it readable, or point ATB_HOME at another folder."
+        raise DataError(f"{shown} cannot be read: {error.strerror or 'Permission denied'}.", hint) from None
+    except (pa.ArrowException, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        said = str(error).split("\n")[0].rstrip(".")
+        raise DataError(f"{shown} is damaged: {said}.", "Mend it: atb data cache-manager repair") from None
+
+
+def _groups(file: pq.ParquetFile, low_ms: int, high_ms: int) -> list[int] | None:
+    """The groups with rows of the window; None for all of them."""
+    known = file.metadata
+    if known.num_row_groups < 2:
+        return None
+    chosen = []
+    for i in range(known.num_row_groups):
+        told = known.row_group(i).column(0).statistics
+        if told is None or not told.has_min_max or (told.min_raw < high_ms and told.max_raw >= low_ms):
+            chosen.append(i)
+    return None if len(chosen) == known.num_row_groups else chosen
