@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import database, emergency, engine, ledger, live, live_process, ml, peers, shell, stages
+from benchmarks import data, database, emergency, engine, ledger, live, live_process, ml, peers, shell, stages
 from benchmarks.measure import Row, show
 
 SECTIONS: dict[str, tuple[str, Callable[[bool], list[Row]]]] = {
@@ -17,6 +17,7 @@ SECTIONS: dict[str, tuple[str, Callable[[bool], list[Row]]]] = {
     "growth": ("Growth and memory beyond the candles", engine.growth),
     "ml": ("A model over a million candles", ml.million),
     "shell": ("Whole commands, in multiples of python -c pass", shell.commands),
+    "data": ("Market data: filling the store, and reading it", data.stored),
     "ledger": ("The ledger: appending, folding, auditing", ledger.appends),
     "database": ("atb db, in multiples of python -c pass", database.commands),
     "live": ("Live trading", lambda quick: [*live.latencies(quick), *live.resumes(quick), *live_process.starts(quick)]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -166,7 +165,9 @@ KILLED = """
 import sys
 from pathlib import Path
 from tests.venue.test_prefill import Desk, jobs
-Desk(Path(sys.argv[1]), sys.argv[2]).run(*jobs())
+desk = Desk(Path(sys.argv[1]), sys.argv[2])
+print("begins", flush=True)
+desk.run(*jobs())
 """
 
 
@@ -174,14 +175,13 @@ Desk(Path(sys.argv[1]), sys.argv[2]).run(*jobs())
 def test_killed_at_random_again_and_again_the_store_is_as_if_nothing_had_happened(tmp_path: Path) -> None:
     made, rng, kills = exchange(holes=True), random.Random(5), 0
     with desk(tmp_path, made, Fault("hang", "/klines", seconds=0.02)) as (one, server):
-        url = server.url
+        command = [sys.executable, "-c", KILLED, str(tmp_path), server.url]
         while kills < 100:
-            process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), url], env={**os.environ})
-            time.sleep(rng.uniform(0.6, 2.0))
-            if process.poll() is None:
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout is not None and process.stdout.readline() == "begins\n"
+                time.sleep(rng.uniform(0.0, 0.5))
+                kills += process.poll() is None
                 process.send_signal(signal.SIGKILL)
-                kills += 1
-            process.wait()
             if process.returncode == 0:  # it was done: begin anew with some of it gone
                 for job in jobs():
                     for part in one.store.parts(job.key)[rng.randrange(2) :: 2]:

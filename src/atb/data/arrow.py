@@ -24,6 +24,8 @@ def numbers(column: pa.ChunkedArray) -> npt.NDArray[Any]:
         if len(chunk):
             data = chunk.buffers()[1]
             parts.append(np.frombuffer(data, dtype=kind, count=len(chunk), offset=chunk.offset * kind.itemsize))
+    if len(parts) == 1:
+        return parts[0]
     return np.concatenate(parts) if parts else np.empty(0, dtype=kind)
 
 

@@ -184,7 +184,8 @@ class CandleStore:
         chosen = [part for part in parts if part.start_ms < high and part.end_ms > low]
         if not chosen:
             return None
-        columns = [np.concatenate(c) for c in zip(*(self._columns(p, low, high) for p in chosen), strict=True)]
+        read = [self._columns(part, low, high) for part in chosen]
+        columns = read[0] if len(read) == 1 else [np.concatenate(c) for c in zip(*read, strict=True)]
         times = columns[0]
         if len(chosen) > 1 and not bool(np.all(np.diff(times) > 0)):
             inside = (times >= low) & (times < high)
