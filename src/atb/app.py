@@ -303,7 +303,9 @@ class App(MarketApp):
         url = mine.url(venue)
         patience = LIVE.within(mine.request_timeout_s)
         tail = CandleTail(venue, base_url=url, now_ms=clock.now_ms, patience=patience, rates=mine.rates)
-        history = History(self.store(), venue, url=url, rates=mine.rates, pins=self.pins(), account=ready.account)
+        store = self.store()
+        store.patience_s = 0.5  # trading waits for no download that was stopped
+        history = History(store, venue, url=url, rates=mine.rates, pins=self.pins(), account=ready.account)
         return Feed(
             tail, history, [t.symbol for t in ready.traded], ready.asked.timeframe, ready.lookback, clock, tell,
             after_ms=after_ms, look_every_s=ready.asked.check_interval_s,

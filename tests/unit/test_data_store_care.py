@@ -224,3 +224,14 @@ def test_a_store_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be stored"):
         CandleStore(tmp_path / "file").add(KEY, WHOLE, at(0), at(200))
+
+
+def test_nobody_waits_for_ever_for_a_process_that_was_stopped(tmp_path: Path) -> None:
+    store = one_by_one(tmp_path, range(3))
+    store.patience_s = 0.1
+    with (
+        CandleStore(tmp_path).locked(KEY),
+        pytest.raises(DataError, match=r"another process has had .* locked for 0\.1 s"),
+    ):
+        store.add(KEY, WHOLE.window(3, 4), at(3), at(4))
+    assert store.add(KEY, WHOLE.window(3, 4), at(3), at(4)).new == 1

@@ -5,24 +5,44 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
+LOOK_S = 0.005  # between two looks at a lock that somebody has
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Alone among all processes of this host. The lock ends with its process, however that ends."""
-    import fcntl
+def locked(path: Path, patience_s: float | None = None) -> Iterator[None]:
+    """Alone among all processes of this host. The lock ends with its process, however that ends.
 
+    TimeoutError, an OSError, when another one has it for longer than `patience_s`: it may have been stopped. None: for ever.
+    """
     path.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _lock(handle, path, patience_s)
         yield
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, path: Path, patience_s: float | None) -> None:
+    import fcntl
+
+    if patience_s is None:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        return
+    end_s = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > end_s:
+                raise TimeoutError(f"another process has had {path} locked for {patience_s:g} s") from None
+            time.sleep(LOOK_S)
 
 
 def replace(path: Path, content: bytes, *, sync: bool = True) -> None:

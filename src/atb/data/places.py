@@ -67,7 +67,8 @@ class Place(Protocol):
 
     def note_read(self, path: str, entry_ms: int) -> None: ...
 
-    def locked(self, path: str) -> contextlib.AbstractContextManager[None]: ...
+    def locked(self, path: str, patience_s: float) -> contextlib.AbstractContextManager[None]:
+        """OSError when another process has it for longer."""
 
     def shown_path(self, path: str) -> str: ...
 
@@ -148,9 +149,9 @@ class LocalPlace:
         with contextlib.suppress(OSError):  # a store that may only be read
             os.utime(self.root / path, ns=(now, (self.root / path).stat().st_mtime_ns))
 
-    def locked(self, path: str) -> contextlib.AbstractContextManager[None]:
+    def locked(self, path: str, patience_s: float) -> contextlib.AbstractContextManager[None]:
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)  # others may read it
-        return locked_file(self.root / path)
+        return locked_file(self.root / path, patience_s)
 
     def shown_path(self, path: str) -> str:
         return str(self.root / path)
@@ -208,7 +209,7 @@ class RemotePlace:
     def note_read(self, path: str, entry_ms: int) -> None:
         """Nowhere to note it."""
 
-    def locked(self, path: str) -> contextlib.AbstractContextManager[None]:
+    def locked(self, path: str, patience_s: float) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
     def shown_path(self, path: str) -> str:

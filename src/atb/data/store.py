@@ -27,6 +27,7 @@ from atb.engine.candles import COLUMNS, Candles
 
 T = TypeVar("T")
 LOCK = ".lock"
+PATIENCE_S = 60.0
 VANISHED = 5  # how often what is read may go while it is read: somebody merges parts
 
 
@@ -44,6 +45,7 @@ class CandleStore:
     def __init__(self, root: Path | str | Place, usage: Usage = NOT_COUNTED) -> None:
         self.place: Place = open_place(root) if isinstance(root, str | Path) else root
         self.usage = usage
+        self.patience_s = PATIENCE_S  # how long it waits for another process that works on a series
 
     @property
     def shown(self) -> str:
@@ -176,7 +178,7 @@ class CandleStore:
         """Alone with a series, among all processes of this machine."""
         path = f"{key.path}/{LOCK}"
         with contextlib.ExitStack() as stack:
-            self._changed(path, lambda: stack.enter_context(self.place.locked(path)))
+            self._changed(path, lambda: stack.enter_context(self.place.locked(path, self.patience_s)))
             yield
 
     def _read(self, key: SeriesKey, parts: Sequence[Part], start_ms: int | None, end_ms: int | None) -> Candles | None:
@@ -217,10 +219,10 @@ class CandleStore:
             return change()
         except OSError as error:
             folder = self.place.shown_path(path.rpartition("/")[0])
-            raise DataError(
-                f"Candles cannot be stored in {folder}: {error.strerror or error}.",
-                "Free some space, or point ATB_HOME at a folder that can be written.",
-            ) from None
+            hint = "Free some space, or point ATB_HOME at a folder that can be written."
+            if isinstance(error, TimeoutError):
+                hint = f"Let it go on, or end it: fuser {self.place.shown_path(path)}"
+            raise DataError(f"Candles cannot be stored in {folder}: {error.strerror or error}.", hint) from None
 
 
 def no_candles(key: SeriesKey) -> Candles:

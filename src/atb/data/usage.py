@@ -9,6 +9,8 @@ from typing import NamedTuple
 from atb.core.local_files import locked, replace
 from atb.core.timeframe import iso
 
+PATIENCE_S = 0.2  # a count is not worth more
+
 
 class Hits(NamedTuple):
     """Candles that were asked for, and those of them that were stored. since: text, empty where nothing was counted."""
@@ -33,7 +35,7 @@ class Usage:
         if self.path is None or wanted <= 0:
             return
         try:
-            with locked(self.path.with_suffix(".lock")):
+            with locked(self.path.with_suffix(".lock"), PATIENCE_S):
                 known = self.read()
                 before = known.get(venue, Hits(since=iso(now_ms)))
                 known[venue] = Hits(before.wanted + wanted, before.found + found, before.since)
