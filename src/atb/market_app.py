@@ -41,6 +41,16 @@ class MarketApp:
         mine = self.settings
         return Asking(mine.url, mine.rates, attempts, mine.request_timeout_s or 10.0)
 
+    def provider(self, text: str, say: Callable[[str], None]) -> str:
+        """Of `binance,coinbase` the first that answers; the one that is named alone is not asked."""
+        from atb.market.fallback import first_that_answers, providers_of
+        from atb.venue.reachable import reachable
+
+        mine = self.settings
+        return first_that_answers(
+            providers_of(text), lambda venue: reachable(venue, mine.url(venue), rates=mine.rates), say
+        )
+
     def prefill(
         self, jobs: Sequence[Job], now_ms: int, workers: int, progress: Callable[[Done], None]
     ) -> list[Outcome]:

@@ -234,9 +234,9 @@ def test_what_is_stored_is_shown_exported_and_imported_again(desk: Desk) -> None
 
 def test_candles_are_watched_as_they_close(tmp_path: Path) -> None:
     now = SystemClock().now_ms()
-    made = Exchange(now // 60_000 * 60_000 + 58_000)
-    made.list("BTCUSDT", "BTC", "USDT", {"1m": history(3, 50, "1m", made.now_ms + 600_000, 40_000.0)}, price="40000")
-    made.clock.run(1.0)
+    made = Exchange(now)
+    made.list("BTCUSDT", "BTC", "USDT", {"1m": history(3, 110, "1m", made.now_ms + 3_600_000, 40_000.0)}, price="40000")
+    made.clock.run(20.0)  # a minute takes three seconds
     with Loopback(made) as server:
         shell = Shell(tmp_path, ATB_BINANCE_API_URL=server.url)
         server.add(Fault("status", "/klines", skip=3, times=4))
@@ -265,6 +265,8 @@ MORE_BAD = [
     (("export", "--symbol", "BTCUSDT", "--format", "parquet"), 2, "Parquet is not written to a terminal"),
     (("export", "--symbol", "BTCUSDT", "--start", "2024-02-01", "--end", "2024-01-01"), 2, "is not before"),
     (("watch", "NOPEUSDT", "1m"), 2, "Unknown symbol 'NOPEUSDT' at binance."),
+    (("download", "BTCUSDT", "--provider", "binance,binance"), 2, "names one more than once"),
+    (("download", "BTCUSDT", "--provider", "binance,kraken"), 2, "There is no provider 'kraken'."),
     (("watch", "BTCUSDT", "1m", "--count", "0"), 2, "--count must be at least 1"),
     (("generate", "--symbols", "BTCUSDT", "--scenario", "crush"), 2, "There is no scenario 'crush'."),
     (("generate", "--symbols", "BTCUSDT", "--days", "0"), 2, "it must be 1 to"),
@@ -277,3 +279,42 @@ MORE_BAD = [
 def test_bad_input_to_what_shows_is_said(desk: Desk, args: tuple[str, ...], code: int, said: str) -> None:
     ran = desk(*args)
     assert ran.code == code and said in ran.message
+
+
+def test_of_two_providers_the_first_that_answers_gives_all(desk: Desk) -> None:
+    """Which is said; and what was stored of the other one stays another series."""
+    made = Exchange(SystemClock().now_ms())
+    made.list("BTC-USDT", "BTC", "USDT", {"1h": history(4, 24 * 60, "1h", made.now_ms, 41_000.0)}, price="41000")
+    made.clock.run(1.0)
+    away = {"ATB_BINANCE_API_URL": "http://127.0.0.1:9"}
+    both = ("--provider", "binance,coinbase", "--days", "20")
+    with Loopback(made) as server:
+        other = {"ATB_COINBASE_API_URL": server.url}
+        assert desk("download", "BTCUSDT", *both, env=other, ok=True).err == ""
+        ran = desk("download", "BTCUSDT", *both, env={**away, **other}, ok=True)
+        assert "binance does not answer: all candles are those of coinbase" in ran.err
+        test = ("backtest", "sma_cross", "--symbol", "BTCUSDT", *both, "--json")
+        ran = desk.shell(*test, env={**away, **other}, ok=True)
+        assert ran.json["data"][0]["venue"] == "coinbase" and "binance does not answer" in ran.err
+    assert [(k.venue, k.symbol) for k in desk.store.keys()] == [("binance", "BTCUSDT"), ("coinbase", "BTC-USDT")]  # noqa: SIM118
+    ran = desk("download", "BTCUSDT", *both, env={**away, "ATB_COINBASE_API_URL": "http://127.0.0.1:9"})
+    assert ran.code == 4 and ran.message == "None of binance, coinbase answers."
+
+
+def test_longer_candles_are_made_when_asked_for(desk: Desk) -> None:
+    desk("download", "BTCUSDT", "--days", "20", ok=True)
+    assert "Made 1" in desk("derive", "BTCUSDT", "4h", "--from", "1h", ok=True).err
+    assert {row["kind"] for row in desk.cache("list", "--timeframe", "4h", "--json", ok=True).json} == {"derived"}
+    assert "Made 0 candles" in desk("derive", "BTCUSDT", "4h", "--from", "1h", ok=True).err
+    assert "cannot be made of" in desk("derive", "BTCUSDT", "1h", "--from", "1h").message
+    assert desk("derive", "ETHUSDT", "4h", "--from", "1h").code == 3
+
+
+def test_a_backtest_of_a_market_that_crashes(desk: Desk) -> None:
+    run = ("backtest", "sma_cross", "--symbol", "BTCUSDT", "--provider", "simulated", "--days", "90", "--json")
+    calm, crash = (desk.shell(*run, *more, ok=True).json for more in ((), ("--scenario", "crash")))
+    assert calm["data"][0]["sha256"] != crash["data"][0]["sha256"]
+    assert "scenario crash" in desk.shell(*run[:-1], "--scenario", "crash", ok=True).out
+    assert "There is no scenario 'crush'" in desk.shell(*run, "--scenario", "crush").message
+    ran = desk.shell("backtest", "sma_cross", "--symbol", "BTCUSDT", "--scenario", "crash")
+    assert ran.code == 2 and "the candles are not simulated" in ran.message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from atb.ledger.records import DIGITS, EXACT, PLACES, amount, rounded
@@ -31,6 +31,7 @@ def test_nor_is_anything_else_a_number(value: object) -> None:
         amount(value)
 
 
+@settings(deadline=None)
 @example(Decimal("1E-18"))
 @example(Decimal("1E-19"))
 @example(Decimal("0." + "1" * 18))

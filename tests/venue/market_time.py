@@ -9,6 +9,7 @@ import numpy as np
 
 from atb.core.timeframe import ManualClock
 from atb.core.types import Symbol
+from atb.data.keeping import Pins
 from atb.data.store import CandleStore
 from atb.engine.candles import Candles
 from atb.execution.executor import Event
@@ -61,12 +62,20 @@ class MarketTime:
         feed.prepare()
         return feed
 
+    @property
+    def pins(self) -> Pins:
+        """What sessions look back on."""
+        return Pins(self.root / "pins")
+
     def raw_feed(self, lookback: int | list[int] = 1, **options: Any) -> Feed:
         rates = self.root / "rates"
         tail = CandleTail(
             self.venue, base_url=self.server.url, now_ms=self.clock.now_ms, patience=ONCE, rates=rates
         )  # fmt: skip
-        history = History(CandleStore(self.root / "candles"), self.venue, url=self.server.url, rates=rates)
+        history = History(
+            CandleStore(self.root / "candles"), self.venue, url=self.server.url, rates=rates, pins=self.pins,
+            account="paper:one",
+        )  # fmt: skip
         bars = [lookback] * len(self.symbols) if isinstance(lookback, int) else lookback
         options = {"look_every_s": 300, **options}
         return Feed(tail, history, self.symbols, self.timeframe, bars, self.clock, self.events.append, **options)

@@ -9,6 +9,8 @@ import pytest
 
 from atb.core.errors import DataError, ExchangeUnavailable, UsageError
 from atb.core.types import Symbol
+from atb.data.corrections import read
+from atb.data.keeping import unused
 from atb.data.layout import series_key
 from atb.data.store import CandleStore
 from tests.venue.exchange import HOUR_MS, Fault, Rows
@@ -111,6 +113,20 @@ def test_a_candle_that_changes_later_is_told_and_not_taken(tmp_path: Path) -> No
     assert after[0].windows["BTCUSDT"].close[-2] == before[0].windows["BTCUSDT"].close[-1]
     (told,) = market.told("candle_corrected")
     assert "close" in told and "volume" not in told and told.endswith("what was given stays.")
+    (kept,) = read(CandleStore(tmp_path / "candles"), series_key("binance", market.symbols[0], "1h"))
+    assert kept.told["close"] == kept.stored["close"] + 0.25 and kept.told["volume"] == kept.stored["volume"]
+
+
+def test_what_a_session_looks_back_on_is_held_until_it_ends(tmp_path: Path) -> None:
+    with MarketTime(tmp_path, [made(COUNT)], BEGIN) as market:
+        feed = market.feed(3)
+        key = series_key("binance", market.symbols[0], "1h")
+        (since,) = market.pins.held(BEGIN).values()
+        store = CandleStore(tmp_path / "candles")
+        assert since <= AT - 2 * HOUR_MS and store.parts(key)
+        assert unused(store, 2**60, market.pins.held(BEGIN)) == [] and unused(store, 2**60, {}) != []
+        feed.close()
+        assert market.pins.held(BEGIN) == {}
 
 
 @pytest.mark.parametrize("venue", ["binance", "coinbase"])

@@ -36,6 +36,8 @@ class Request(NamedTuple):
     data: tuple[Path, ...] = ()
     span: Span = Span()
     seed: int | None = None  # of the simulator
+    scenario: str = "normal"  # what happens in a simulated market
+    correlation: float = 0.0  # of the shocks of its symbols
     initial_balance: float = DEFAULT_BALANCE
     fee_bps: float = DEFAULT_FEE_BPS
     slippage_bps: float = DEFAULT_SLIPPAGE_BPS

@@ -62,6 +62,7 @@ class Source(Protocol):
 
 def open_sources(request: Request, around: Surroundings) -> list[Source]:
     """A source for each symbol of the request. UsageError where flags contradict each other."""
+    request = _of_one_provider(request, around)
     _check(request)
     venue = "coinbase" if request.provider == "coinbase" else "binance"
     symbols = [symbol_for(venue, name) for name in request.symbols]
@@ -74,6 +75,21 @@ def open_sources(request: Request, around: Surroundings) -> list[Source]:
     if request.provider == "simulated":
         return [SimulatedSource(s, venue, request, around) for s in symbols]
     return _align([StoreSource(s, venue, request, around) for s in symbols])
+
+
+def _of_one_provider(request: Request, around: Surroundings) -> Request:
+    """Of several providers the first that answers, for all symbols."""
+    if "," not in request.provider:
+        return request
+    from atb.market.fallback import first_that_answers, providers_of
+    from atb.venue.reachable import reachable
+
+    names = providers_of(request.provider)
+
+    def answers(venue: str) -> bool:
+        return request.offline or reachable(venue, around.url(venue), rates=around.rates)
+
+    return request._replace(provider=first_that_answers(names, answers, around.warn))
 
 
 def _check(request: Request) -> None:
@@ -91,6 +107,11 @@ def _check(request: Request) -> None:
         raise UsageError(
             f"--symbol was given {often(len(request.symbols))}, --data {often(len(request.data))}.",
             "Give one --data for each --symbol, in order.",
+        )
+    if (request.scenario != "normal" or request.correlation) and request.provider != "simulated":
+        raise UsageError(
+            "--scenario and --correlation mean nothing here: the candles are not simulated.",
+            "Leave them out, or use --provider simulated.",
         )
     if request.seed is not None and request.provider != "simulated":
         raise UsageError(
@@ -211,16 +232,24 @@ class SimulatedSource:
         return start, max(end, start + length)
 
     def read(self, history_bars: int) -> Candles:
+        from atb.venue.scenarios import simulate_scenario
         from atb.venue.simulated import simulate_candles
 
         start, end = self.span()
         count = (end - start) // timeframe_ms(self.timeframe)
         title = f"simulating {self.symbol.id} {self.timeframe}"
         tell = partial(self.around.progress, title)
-        return simulate_candles(self.symbol.id, self.timeframe, start, count, self.seed, tell)
+        asked = self.request
+        if asked.scenario == "normal" and not asked.correlation:
+            return simulate_candles(self.symbol.id, self.timeframe, start, count, self.seed, tell)
+        return simulate_scenario(
+            [self.symbol.id], self.timeframe, start, count, self.seed, scenario=asked.scenario,
+            correlation=asked.correlation,
+        )[0]  # fmt: skip
 
     def describe(self) -> str:
-        return f"SIMULATED market, seed {self.seed}"
+        happens = "" if self.request.scenario == "normal" else f", scenario {self.request.scenario}"
+        return f"SIMULATED market, seed {self.seed}{happens}"
 
 
 class StoreSource:

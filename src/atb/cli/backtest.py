@@ -42,7 +42,14 @@ Symbols = Annotated[
 TimeframeName = Annotated[
     str | None, typer.Option(help="1m, 5m, 1h, 4h, 1d, ... [default: 1h, or that of --data]", metavar="TIMEFRAME")
 ]
-Provider = Annotated[str, typer.Option(help="binance, coinbase, file or simulated.", metavar="NAME")]
+Provider = Annotated[
+    str,
+    typer.Option(
+        help="binance, coinbase, file or simulated; binance,coinbase: the first that answers.", metavar="NAME"
+    ),
+]
+Scenario = Annotated[str, typer.Option(help="Of a simulated market: normal, crash, flat or gap.", metavar="NAME")]
+Correlation = Annotated[float, typer.Option(help="Of the moves of simulated symbols, 0 to 1.", metavar="SHARE")]
 Files = Annotated[
     list[Path] | None, typer.Option("--data", help="Parquet or CSV file; one for each --symbol.", metavar="FILE")
 ]
@@ -97,6 +104,8 @@ def backtest(
     start: Start = None,
     end: End = None,
     seed: Seed = None,
+    scenario: Scenario = "normal",
+    correlation: Correlation = 0.0,
     initial_balance: Balance = 10_000.0,
     fee_bps: FeeBps = 10.0,
     slippage_bps: SlippageBps = 5.0,
@@ -213,6 +222,8 @@ def make_request(values: dict[str, Any]) -> Request:
             days=days,
         ),
         seed=values["seed"],
+        scenario=values.get("scenario", "normal"),
+        correlation=values.get("correlation", 0.0),
         initial_balance=values["initial_balance"],
         fee_bps=values["fee_bps"],
         slippage_bps=values["slippage_bps"],

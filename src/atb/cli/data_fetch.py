@@ -1,4 +1,4 @@
-"""`atb data prefill-cache` and `download`: from an exchange into the store."""
+"""`atb data prefill-cache`, `download` and `derive`: from an exchange, or from a shorter timeframe, into the store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 DAY_MS = 86_400_000
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Provider = Annotated[str, typer.Option(help="Whose candles: binance or coinbase.", metavar="NAME")]
+Provider = Annotated[
+    str,
+    typer.Option(help="binance, coinbase, or binance,coinbase: the first that answers.", metavar="NAME"),
+]
 Workers = Annotated[int, typer.Option(help="Requests side by side, within the exchange's limits.", metavar="N")]
 
 
@@ -36,6 +39,38 @@ def register(app: typer.Typer) -> None:
         "  atb data download BTCUSDT --timeframe 1m --start 2024-01-01\n"
         "  atb data download BTC-USD --provider coinbase --days 30",
     )(download)
+    app.command(
+        "derive",
+        cls=LeanCommand,
+        help="Make candles of a longer timeframe of stored ones of a shorter one, where the store lacks them.\n\n"
+        "Only where all of the shorter ones were asked for. The store knows them as derived; what an exchange gave stays.\n\n"
+        "\b\nExample:\n  atb data derive BTCUSDT 4h --from 1h",
+    )(derive)
+
+
+def derive(
+    symbol: Annotated[str, typer.Argument(help="BTCUSDT, BTC-USD or BTC/USDT.")],
+    timeframe: Annotated[str, typer.Argument(help="The longer one: 4h, 1d, ...")],
+    lower: Annotated[str, typer.Option("--from", help="The stored timeframe to make it of.", metavar="TIMEFRAME")],
+    provider: Annotated[str, typer.Option(help="Whose candles: binance or coinbase.", metavar="NAME")] = "binance",
+) -> None:
+    from atb.cli.console import open_app
+    from atb.core.errors import DataError
+    from atb.core.timeframe import check_timeframe
+    from atb.core.types import symbol_for
+    from atb.core.words import counted
+    from atb.data.deriving import derive as derive_candles
+    from atb.data.layout import series_key
+
+    app = open_app()
+    app.settings.check_venue(provider)
+    check_timeframe(timeframe)
+    key, store = series_key(provider, symbol_for(provider, symbol), check_timeframe(lower)), app.store()
+    if not store.parts(key):
+        fetch = f"atb data download {key.symbol} --timeframe {lower} --provider {provider}"
+        raise DataError(f"No candles of {key.shown} are stored.", f"Fetch them: {fetch}")
+    made = derive_candles(store, key, timeframe)
+    typer.echo(f"Made {counted(made, 'candle')} of {key.symbol} {timeframe} of those of {lower}.", err=True)
 
 
 def prefill_cache(
@@ -104,12 +139,13 @@ def _jobs(
     app: App, provider: str, symbols: list[str], timeframes: list[str], start_ms: int, end_ms: int
 ) -> list[Job]:  # fmt: skip
     """Each symbol in each timeframe, once."""
+    from atb.cli.console import warn
     from atb.core.timeframe import check_timeframe
     from atb.core.types import symbol_for
     from atb.data.layout import series_key
     from atb.market.prefill import Job
 
-    app.settings.check_venue(provider)
+    provider = app.provider(provider, warn)
     names = dict.fromkeys(symbol_for(provider, name) for name in symbols)
     frames = dict.fromkeys(check_timeframe(name) for name in timeframes)
     return [

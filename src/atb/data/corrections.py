@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from atb.core.timeframe import iso
@@ -15,7 +16,7 @@ Numbers = dict[str, float]
 
 
 class Correction(NamedTuple):
-    """seen_ms: when it was said. stored, told: open, high, low, close, volume."""
+    """seen_ms: when it was said. stored, told: open, high, low, close, volume; stored is empty where there was no candle."""
 
     open_ms: int
     seen_ms: int
@@ -25,6 +26,8 @@ class Correction(NamedTuple):
     @property
     def changed(self) -> str:
         """By how much, for people."""
+        if not self.stored:
+            return "none, now there is one"
         parts = [f"{n} {self.stored[n]!r}, now {self.told[n]!r}" for n in COLUMNS if self.stored[n] != self.told[n]]
         return ", ".join(parts)
 
@@ -34,13 +37,18 @@ def record(store: CandleStore, key: SeriesKey, told: Candles, stored: Candles, s
     found = [
         Correction(int(told.open_time[i]), seen_ms, _numbers(stored, i), _numbers(told, i)) for i in range(len(told))
     ]
+    keep(store, key, found)
+    return found
+
+
+def keep(store: CandleStore, key: SeriesKey, found: Sequence[Correction]) -> None:
+    """Keep those that are not kept yet."""
     with store.locked(key):
         known = read(store, key)
         seen = {(c.open_ms, *c.told.values()) for c in known}
         new = [c for c in found if (c.open_ms, *c.told.values()) not in seen]
         if new:
             store.put(key, NAME, "".join(_line(c) for c in [*known, *new]).encode())
-    return found
 
 
 def read(store: CandleStore, key: SeriesKey) -> list[Correction]:

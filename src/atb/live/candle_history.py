@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,15 @@ from atb.core.timeframe import DAY_MS, iso_minute, timeframe_ms
 from atb.core.types import Symbol
 from atb.core.words import counted
 from atb.data.compacting import compact
+from atb.data.corrections import Correction as Kept
+from atb.data.corrections import keep
 from atb.data.keeping import Pins
 from atb.data.layout import SeriesKey, series_key
 from atb.data.part_writer import candles_of
 from atb.data.store import CandleStore
 from atb.engine.candles import COLUMNS, Candles, Floats
+from atb.live.candle_series import Correction as SeriesCorrection
+from atb.live.candle_series import Numbers
 from atb.market.filling import Asking, fill
 
 PART_MS = 3_600_000  # what closes is stored once an hour: a part a candle would leave a thousand files a day
@@ -68,6 +73,16 @@ class History:
         compact(self.store, key)
         self._hold()
 
+    def corrected(
+        self, symbol: Symbol, timeframe: str, found: Sequence[SeriesCorrection], now_ms: int
+    ) -> None:  # fmt: skip
+        """Keep what the exchange says otherwise now than it was given; what cannot be kept was told all the same."""
+        key = series_key(self.venue, symbol, timeframe)
+        with contextlib.suppress(DataError):
+            keep(self.store, key, [
+                Kept(c.open_ms, now_ms, {} if c.had is None else _named(c.had), _named(c.has)) for c in found
+            ])  # fmt: skip
+
     def close(self) -> None:
         """Nothing is looked back on any more."""
         if self._pins is not None:
@@ -85,6 +100,10 @@ class History:
             fill(self.store, key, symbol, (low, high), now_ms, self._asking)
         candles = self.store.read(key, start_ms, end_ms) if start_ms < end_ms else None
         return np.empty((0, 6)) if candles is None else _rows(candles)
+
+
+def _named(numbers: Numbers) -> dict[str, float]:
+    return dict(zip(COLUMNS, numbers[1:], strict=True))
 
 
 def _rows(candles: Candles) -> Floats:

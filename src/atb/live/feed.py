@@ -262,6 +262,8 @@ class Feed:
         name = f"{series.symbol.id} {self.timeframe}"
         for at, count in news.gaps:
             self._say("info", "candle_gap", f"{name}: the exchange has {_no(count)} from {iso_minute(at)} on.")
+        if news.corrections:
+            self._history.corrected(series.symbol, self.timeframe, news.corrections, self._clock.now_ms())
         for correction in news.corrections:
             self._say("warning", "candle_corrected", f"{name} {_corrected(correction)}")
 
