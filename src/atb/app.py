@@ -289,26 +289,30 @@ class App(MarketApp):
         mine = self.settings
         key = mine.keys.get(ready.asked.venue)
         secrets = [mine.database_url or "", *([key.id, key.secret] if key else [])]
+        stream_url = mine.stream_url(ready.asked.venue) if ready.asked.stream else None
         return Around(
             where, mine.home, Path(ready.asked.log_dir) if ready.asked.log_dir else mine.logs, SystemClock(), broker,
-            lambda after_ms, tell: self._feed(ready, after_ms, tell), trading_disabled, show, secrets, stream, looks,
+            lambda after_ms, tell: self._feed(ready, stream_url, after_ms, tell), trading_disabled, show, secrets, stream, looks,
         )  # fmt: skip
 
-    def _feed(self, ready: Ready, after_ms: int | None, tell: Callable[[Any], None]) -> Feed:
+    def _feed(self, ready: Ready, stream_url: str | None, after_ms: int | None, tell: Callable[[Any], None]) -> Feed:
         from atb.live.candle_history import History
         from atb.live.feed import Feed
+        from atb.venue.candle_stream import CandleStream
         from atb.venue.candle_tail import LIVE, CandleTail
 
         venue, mine, clock = ready.asked.venue, self.settings, SystemClock()
         url = mine.url(venue)
+        symbols, timeframe = [t.symbol for t in ready.traded], ready.asked.timeframe
         patience = LIVE.within(mine.request_timeout_s)
         tail = CandleTail(venue, base_url=url, now_ms=clock.now_ms, patience=patience, rates=mine.rates)
         store = self.store()
         store.patience_s = 0.5  # trading waits for no download that was stopped
         history = History(store, venue, url=url, rates=mine.rates, pins=self.pins(), account=ready.account)
+        stream = CandleStream(venue, stream_url, symbols, timeframe) if stream_url else None
         return Feed(
-            tail, history, [t.symbol for t in ready.traded], ready.asked.timeframe, ready.lookback, clock, tell,
-            after_ms=after_ms, look_every_s=ready.asked.check_interval_s,
+            tail, history, symbols, timeframe, ready.lookback, clock, tell, after_ms=after_ms,
+            look_every_s=ready.asked.check_interval_s, stream=stream,
         )  # fmt: skip
 
     def _desk(self, request: Request, warn: Say, progress: Progress) -> Desk:

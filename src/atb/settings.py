@@ -40,7 +40,8 @@ LATE = (  # read when they are asked for: what a command does not need cannot ke
 )  # fmt: skip
 VENUES = ("binance", "coinbase")
 # Where test money is traded; Coinbase has nothing but fixed answers.
-TESTNETS = {"binance": ("https://testnet.binance.vision", "wss://stream.testnet.binance.vision")}
+TESTNETS = {"binance": "https://testnet.binance.vision"}
+STREAMS = {"binance": "wss://stream.binance.com:9443"}  # Coinbase tells trades, but no candles
 REAL_HOSTS = ("binance.com", "coinbase.com")
 REQUEST_TIMEOUTS_S = (0.5, 120.0)
 
@@ -115,16 +116,17 @@ class Settings(NamedTuple):
         if url and self.testnet and any(host in url for host in REAL_HOSTS):
             name = f"ATB_{venue.upper()}_API_URL"
             raise UsageError(f"ATB_TESTNET is on, and {name} names the real exchange.", "Unset one of them.")
-        return url or self._test_root(venue, 0)
+        return url or self._test_root(venue)
 
     def stream_url(self, venue: str) -> str | None:
-        """The root of WebSocket streams; None: the real exchange."""
-        return root(self.given, f"ATB_{venue.upper()}_WS_URL", ("ws", "wss")) or self._test_root(venue, 1)
+        """The root of the stream of the same candles that `url` gives; None where there is none, or its place is not said."""
+        said = root(self.given, f"ATB_{venue.upper()}_WS_URL", ("ws", "wss"))
+        return said or (None if self.url(venue) else STREAMS.get(venue))
 
     def environment(self, venue: str) -> str:
         """`testnet` where orders go to a test network, by the switch or the URL. All else may be real money: `real`."""
         url = self.order_url(venue)
-        test_host = TESTNETS.get(venue, ("//",))[0].rpartition("/")[2]
+        test_host = TESTNETS.get(venue, "//").rpartition("/")[2]
         return "testnet" if url and (self.testnet or (test_host and test_host in url)) else "real"
 
     def check_venue(self, venue: str, *others: str) -> None:
@@ -140,12 +142,12 @@ class Settings(NamedTuple):
         both = f"{name}_API_KEY and {name}_API_SECRET"
         raise UsageError(f"There is no key for {venue}.", f"Set both {both}, in the environment or in ./.env.")
 
-    def _test_root(self, venue: str, which: int) -> str | None:
+    def _test_root(self, venue: str) -> str | None:
         if not self.testnet:
             return None
         if venue not in TESTNETS:
             raise UsageError(f"{venue.title()} has no test network.", "Unset ATB_TESTNET, or trade on paper.")
-        return TESTNETS[venue][which]
+        return TESTNETS[venue]
 
 
 def load_settings(*, forgiving: bool = False) -> Settings:

@@ -143,9 +143,10 @@ def test_the_test_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATB_TESTNET", "1")
     settings = load_settings()
     assert settings.order_url("binance") == "https://testnet.binance.vision"
-    assert settings.stream_url("binance") == "wss://stream.testnet.binance.vision"
     assert settings.environment("binance") == "testnet"
-    assert settings.url("binance") is None  # candles stay real
+    assert settings.url("binance") is None  # candles stay real, and so does what tells of them
+    assert settings.stream_url("binance") == "wss://stream.binance.com:9443"
+    assert settings.stream_url("coinbase") is None
     with pytest.raises(UsageError, match="Coinbase has no test network"):
         settings.order_url("coinbase")
     monkeypatch.setenv("ATB_BINANCE_API_URL", "https://api1.binance.com")
@@ -163,6 +164,8 @@ def test_a_test_network_s_url_is_known_as_one_and_a_mirror_is_not(monkeypatch: p
     assert load_settings().stream_url("binance") == "ws://127.0.0.1:9"
     monkeypatch.setenv("ATB_BINANCE_API_URL", "http://127.0.0.1:9000")
     assert load_settings().environment("binance") == "real"
+    monkeypatch.delenv("ATB_BINANCE_WS_URL")
+    assert load_settings().stream_url("binance") is None  # never the real exchange's beside the candles of another
     monkeypatch.setenv("ATB_BINANCE_WS_URL", "http://127.0.0.1:9")
     with pytest.raises(UsageError, match="ATB_BINANCE_WS_URL"):
         load_settings().stream_url("binance")

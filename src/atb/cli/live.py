@@ -32,7 +32,7 @@ Examples:
 """
 TRADE_ONLY = (
     "account", "check_interval", "close_on_exit", "paper_trading", "resume_from_last_balance", "on_halt", "allow_unprotected",
-    "use_embedded_database", "stop_limit_offset", "health_port", "health_host", "log_dir",
+    "use_embedded_database", "stop_limit_offset", "health_port", "health_host", "log_dir", "no_stream",
 )  # fmt: skip
 REPLAY_ONLY = ("data", "days", "years", "start", "end", "max_gaps", "allow_gaps", "speed", "json")
 
@@ -104,6 +104,10 @@ Embedded = Annotated[
     bool,
     typer.Option("--use-embedded-database", help="Real money on atb's own database server.", rich_help_panel=TRADE),
 ]
+NoStream = Annotated[
+    bool, typer.Option("--no-stream", help="Ask for candles only; do not listen to the exchange's stream as well.",
+                       rich_help_panel=TRADE)
+]  # fmt: skip
 Offset = Annotated[
     float | None, typer.Option(help="Where only stop-limits are offered: how far below the stop the limit is, as a share of it. "
                                "[default: 0.01]", rich_help_panel=TRADE)
@@ -163,6 +167,7 @@ def run(
     health_port: HealthPort = None,
     health_host: HealthHost = None,
     log_dir: LogDir = None,
+    no_stream: NoStream = False,
     data: options.Files = None,
     days: options.Days = None,
     years: options.Years = None,

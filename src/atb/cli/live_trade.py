@@ -75,6 +75,7 @@ def make_request(asked: dict[str, Any]) -> LiveRequest:
         paper=asked["paper_trading"],
         resume=asked["resume_from_last_balance"],
         close_on_exit=asked["close_on_exit"],
+        stream=not asked["no_stream"],
         allow_unprotected=asked["allow_unprotected"],
         embedded_allowed=asked["use_embedded_database"],
         **{name: value for name, value in given.items() if value is not None},

@@ -4,10 +4,15 @@ A candle that has just closed may still be what it was before its last trades. S
 SETTLE_MS apart by the exchange's clock and both from after its close, tell the same of it; or one answer from FINAL_AFTER_MS
 after its close on, which is history. That there is *no* candle at a time must always be said twice, by answers that show a later
 one. What the exchange says otherwise afterwards is a correction: told, and not taken.
+
+What a stream tells of a closed candle is a witness, too: where it says the same, a single answer is enough that shows a later
+candle as well, since then the exchange is past the close. Nothing is taken from a stream alone: with it or without it the candles
+are the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,11 +45,13 @@ class Correction(NamedTuple):
 
 
 class News(NamedTuple):
-    """What an answer settled. gaps: (first open time, how many) of times without a candle."""
+    """What an answer settled. gaps: (first open time, how many) of times without a candle. otherwise: what a stream had told
+    of candles that were settled, where it was something else."""
 
     candles: int
     gaps: list[tuple[int, int]]
     corrections: list[Correction]
+    otherwise: Sequence[Correction] = ()
 
 
 class CandleSeries:
@@ -57,6 +64,8 @@ class CandleSeries:
         self.running: Floats | None = None
         self.fresh_ms = 0  # up to when the market is known, by the exchange's clock
         self._seen: dict[int, Sighting] = {}
+        self._told: dict[int, Numbers] = {}  # by a stream, of candles that have closed
+        self._called_ms = self._heard_ms = 0
         self._corrected: dict[int, Numbers] = {}
         self._candles: Candles | None = None
 
@@ -75,6 +84,11 @@ class CandleSeries:
     def unsettled(self) -> bool:
         """Whether something was seen that a further answer would settle."""
         return bool(self._seen)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a stream has told what the next candle is: an answer that says the same settles it."""
+        return self.until_ms in self._told
 
     def has(self, open_ms: int) -> bool:
         i = int(np.searchsorted(self.rows[:, 0], open_ms))
@@ -97,12 +111,38 @@ class CandleSeries:
         corrections = self._corrections({at: row for at, row in told.items() if at < self.until_ms})
         end = self._end(tail)
         slots = range(self.until_ms, end, self.step_ms)
-        agreed = [self._agreed(slot, told.get(slot), tail.exchange_ms) for slot in slots]
+        newest_ms = end if tail.running is not None else end - self.step_ms
+        agreed = [self._agreed(slot, told.get(slot), tail.exchange_ms, slot < newest_ms) for slot in slots]
         settled = slots[: agreed.index(False) if False in agreed else len(agreed)]
+        otherwise = [
+            Correction(slot, self._told[slot], told[slot])
+            for slot in settled
+            if slot in told and self._told.get(slot, told[slot]) != told[slot]
+        ]
         self._settle(settled, told)
         self._look_at_running(tail)
         present = [slot in told for slot in settled]
-        return News(sum(present), _gaps(settled, present), corrections)
+        return News(sum(present), _gaps(settled, present), corrections, otherwise)
+
+    def hear(self, row: Numbers, final: bool, at_ms: int) -> bool:
+        """Take in what a stream told of a candle. Whether it is worth asking now: the next candle has closed, it seems.
+
+        at_ms: the exchange's clock when it was told.
+        """
+        open_ms = int(row[0])
+        if open_ms < self.until_ms or (open_ms - self.until_ms) % self.step_ms:
+            return False
+        final = final and at_ms >= open_ms + self.step_ms  # else it contradicts itself
+        news = final and self._told.get(open_ms) != row
+        if final:
+            self._told[open_ms] = row
+        elif open_ms > self.until_ms and self._called_ms != self.until_ms:
+            news, self._called_ms = True, self.until_ms
+        if at_ms > self._heard_ms:
+            self._heard_ms, self.fresh_ms = at_ms, max(self.fresh_ms, at_ms)
+            if not final and (self.running is None or open_ms >= self.running[0]):
+                self.running = np.array(row)
+        return news
 
     def drop_before(self, open_ms: int) -> None:
         """Forget what no window that ends at `open_ms` or later reaches back to."""
@@ -118,8 +158,10 @@ class CandleSeries:
             return int(tail.running[0])
         return int(tail.closed[-1, 0]) + self.step_ms if len(tail.closed) else self.until_ms
 
-    def _agreed(self, slot: int, candle: Numbers | None, at_ms: int) -> bool:
-        if candle is not None and at_ms >= slot + self.step_ms + FINAL_AFTER_MS:
+    def _agreed(self, slot: int, candle: Numbers | None, at_ms: int, followed: bool) -> bool:
+        """followed: the answer shows a later candle, too."""
+        witnessed = followed and self._told.get(slot) == candle
+        if candle is not None and (at_ms >= slot + self.step_ms + FINAL_AFTER_MS or witnessed):
             return True
         first = self._seen.get(slot)
         if first is None or first.candle != candle:
@@ -135,6 +177,7 @@ class CandleSeries:
             self.rows, self._candles = np.concatenate([self.rows, np.array(new)]), None
         self.until_ms = slots[-1] + self.step_ms
         self._seen = {slot: seen for slot, seen in self._seen.items() if slot >= self.until_ms}
+        self._told = {slot: row for slot, row in self._told.items() if slot >= self.until_ms}
 
     def _corrections(self, told: dict[int, Numbers]) -> list[Correction]:
         """Each once."""

@@ -12,6 +12,7 @@ from atb.core.toml_file import read_toml
 KINDS: Mapping[str, type] = {
     "provider": str, "timeframe": str, "policy": str, "check_interval": float, "on_halt": str, "stop_limit_offset": float,
     "health_port": int, "health_host": str, "log_dir": str, "close_on_exit": bool, "allow_unprotected": bool,
+    "no_stream": bool,
 }  # fmt: skip
 WORDS = {str: "a text", float: "a number", int: "a whole number", bool: "true or false"}
 

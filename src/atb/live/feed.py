@@ -7,28 +7,37 @@
         feed.running()                   # the candles that have not closed
         wait until feed.next_due_ms()
 
+With a stream (live/listener.py) closes are seen as they are told, and what runs is asked for less often.
+
 A window is what a backtest of the exchange's history sees at that candle, bit for bit: the `lookback` candles that exist,
 whatever the times between them. When a candle counts as closed and final: venue/candle_tail.py, live/candle_series.py.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from atb.core.errors import DataError, ExchangeRefused, ExchangeUnavailable
 from atb.core.timeframe import Clock, align_down, iso_minute
 from atb.core.types import Symbol
 from atb.core.words import counted
-from atb.engine.candles import Candles, Floats
+from atb.engine.candles import COLUMNS, Candles, Floats
 from atb.execution.executor import Event
 from atb.live.candle_history import PART_MS, History
-from atb.live.candle_series import FINAL_AFTER_MS, CandleSeries, Correction, News
+from atb.live.candle_series import FINAL_AFTER_MS, CandleSeries, Correction, News, Numbers
+from atb.live.listener import Listener, Stream
 from atb.live.looks import Look
 from atb.venue.candle_tail import DATE_MS, CandleTail
 
+if TYPE_CHECKING:
+    from atb.venue.candle_stream import Link
+
 DELAY_MS = 1_000  # after a close, until it is worth looking
 AGAIN_MS = 1_000  # between two looks at what is not settled
+AWAITED_MS = 250  # and where a stream has told already what it will be
+HEARD_MS = 300_000  # between two looks at what a stream tells
 PATIENT_MS = 10_000  # after a close, for how long a missing candle is looked for so often
 LONGEST_BACKOFF_MS = 30_000
 MOST_PAGES = 200  # in one poll and symbol: a year of 5m at Binance
@@ -57,6 +66,8 @@ class Running(NamedTuple):
 class Feed:
     """Symbols of one timeframe at one venue. Not for several threads.
 
+    stirred: set when a stream tells of a close; who waits for it clears it.
+
     lookback: candles a symbol's window has. after_ms: the open time of the last row that was decided; None: rows begin with what
     closes from now on. look_every_s: between closes. grace_s: how long a row waits for a late symbol. stale_after_s: see `stale`.
     """
@@ -64,7 +75,7 @@ class Feed:
     def __init__(
         self, tail: CandleTail, history: History, symbols: Sequence[Symbol], timeframe: str, lookback: Sequence[int],
         clock: Clock, tell: Callable[[Event], None] = lambda _: None, *, after_ms: int | None = None,
-        look_every_s: float = 60.0, grace_s: float = 5.0, stale_after_s: float | None = None,
+        look_every_s: float = 60.0, grace_s: float = 5.0, stale_after_s: float | None = None, stream: Stream | None = None,
     ) -> None:  # fmt: skip
         self.timeframe, self.step_ms = timeframe, tail.length_ms(timeframe)
         self.series = [CandleSeries(s, timeframe, self.step_ms, n) for s, n in zip(symbols, lookback, strict=True)]
@@ -78,6 +89,8 @@ class Feed:
         self._next_ms = 0 if after_ms is None else after_ms + self.step_ms  # the next row
         self._ahead_ms = 0
         self._looks = {s.symbol.id: Look() for s in self.series}
+        self.stirred = threading.Event()
+        self._listener = None if stream is None else Listener(stream, self.series, self._looks, tell)
 
     def prepare(self) -> None:
         """Load what the windows look back on. DataError, ExchangeUnavailable, ExchangeRefused, UsageError: no trading yet.
@@ -103,6 +116,8 @@ class Feed:
     def poll(self) -> list[Row]:
         """Ask for what is due; the rows that are complete, in order. What passes by itself is told, not raised."""
         now = self._clock.now_ms()
+        if self._listener is not None:
+            self._listener.hear(now, self.exchange_now_ms())
         due = sorted((s for s in self.series if self._due_ms(s) <= now), key=lambda s: self._look_of(s).failures)
         failed: list[str] = []  # one after the other
         for series in due:
@@ -115,6 +130,16 @@ class Feed:
         for series in () if rows else self.series:  # whoever decides on rows does not wait for a disk
             self._store(series)
         return rows
+
+    def listen(self) -> None:
+        """Open the stream, where there is one. May be called again."""
+        if self._listener is not None:
+            self._listener.start(self.stirred.set)
+
+    @property
+    def stream(self) -> Link | None:
+        """Whether the stream is heard; None where there is none."""
+        return None if self._listener is None else self._listener.link
 
     def next_due_ms(self) -> int:
         """When to poll next, by this machine's clock: soon after a close, else as often as it was asked for."""
@@ -155,7 +180,9 @@ class Feed:
         return self._clock.now_ms() + self._ahead_ms
 
     def close(self) -> None:
-        """Store what is not stored yet, and close the connection."""
+        """Store what is not stored yet, and close the connections."""
+        if self._listener is not None:
+            self._listener.close()
         for series in self.series:
             self._store(series, at_once=True)
         self._history.close()
@@ -173,9 +200,14 @@ class Feed:
             return 0
         if look.failures:
             return look.tried_ms + min(AGAIN_MS << min(look.failures - 1, 9), LONGEST_BACKOFF_MS)
+        if look.called:
+            return 0
         close = series.until_ms + self.step_ms - self._ahead_ms + DELAY_MS
+        if series.awaited and look.tried_ms < close + DELAY_MS:
+            return look.tried_ms + min(AWAITED_MS, every_ms)
         if look.tried_ms < close:
-            return min(look.tried_ms + every_ms, close)
+            heard = min(look.heard_ms + every_ms, look.tried_ms + max(every_ms, HEARD_MS))
+            return min(max(look.tried_ms + every_ms, heard), close)
         soon = series.unsettled or look.tried_ms < close + PATIENT_MS
         return look.tried_ms + (min(AGAIN_MS, every_ms) if soon else every_ms)
 
@@ -266,6 +298,10 @@ class Feed:
             self._history.corrected(series.symbol, self.timeframe, news.corrections, self._clock.now_ms())
         for correction in news.corrections:
             self._say("warning", "candle_corrected", f"{name} {_corrected(correction)}")
+        for other in news.otherwise:
+            changed = _changed(other.had or (), other.has)
+            self._say("warning", "stream_differs", f"{name} of {iso_minute(other.open_ms)} was told by the stream with "
+                      f"{changed}, which was taken.")  # fmt: skip
 
     def _tell_trouble(self, now: int) -> None:
         """When it begins, and when it ends: once for all symbols that it has in common."""
@@ -292,6 +328,9 @@ def _no(count: int) -> str:
 def _corrected(c: Correction) -> str:
     if c.had is None:
         return f"of {iso_minute(c.open_ms)}: there is one after all; it was decided without it."
-    columns = zip(("open", "high", "low", "close", "volume"), c.had[1:], c.has[1:], strict=True)
-    changed = ", ".join(f"{name} {had!r}, now {has!r}" for name, had, has in columns if had != has)
-    return f"of {iso_minute(c.open_ms)} was given with {changed}; what was given stays."
+    return f"of {iso_minute(c.open_ms)} was given with {_changed(c.had, c.has)}; what was given stays."
+
+
+def _changed(had: Numbers, has: Numbers) -> str:
+    columns = zip(COLUMNS, had[1:], has[1:], strict=True)
+    return ", ".join(f"{name} {before!r}, now {after!r}" for name, before, after in columns if before != after)

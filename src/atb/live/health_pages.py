@@ -52,6 +52,7 @@ def document(snapshot: Snapshot, verdict: Verdict, now_ms: int) -> dict[str, Any
         "last_candle": {symbol: _time(close_ms) for symbol, close_ms in snapshot.candles.items()},
         "stale": list(snapshot.stale),
         "feed": snapshot.feed,
+        "stream": None if snapshot.stream is None else _link(snapshot.stream),
         "next_decision": _time(snapshot.next_decision_ms),
         "database": _link(snapshot.database) | {"url": about.database},
         "exchange": _link(snapshot.exchange),

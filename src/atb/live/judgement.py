@@ -112,5 +112,8 @@ def _notes(snapshot: Snapshot, now_ms: int) -> Iterator[str]:
     if halt is not None and halt.by_operator:
         yield f"Halted by an operator for {duration(now_ms - halt.since_ms)} ({halt.why}): no entries until {RESUME}"
     yield from _blocked(snapshot, "meant")
+    stream = snapshot.stream
+    if stream is not None and stream.since_ms and not stream.ok:
+        yield f"Candles are asked for: the stream has been lost for {duration(now_ms - stream.since_ms)}: {stream.error}"
     if not snapshot.log.ok:
         yield f"The log file has not been written for {duration(now_ms - snapshot.log.since_ms)}: {snapshot.log.error}"

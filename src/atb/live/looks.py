@@ -15,13 +15,15 @@ class Look:
         self.late = False
         self.stored_ms = stored_ms  # what opens before is in the store
         self.unstored = False
+        self.called = False  # a stream says that there is something to be asked for
+        self.heard_ms = 0  # when a stream told of it
 
     def failed(self, now_ms: int, why: str) -> None:
         self.began_ms = self.began_ms if self.failures else now_ms
-        self.tried_ms, self.failures, self.trouble = now_ms, self.failures + 1, why
+        self.tried_ms, self.failures, self.trouble, self.called = now_ms, self.failures + 1, why, False
 
     def answered(self, now_ms: int) -> None:
-        self.tried_ms, self.failures = now_ms, 0
+        self.tried_ms, self.failures, self.called = now_ms, 0, False
 
     def came(self) -> None:
         """The candle that is next is settled."""

@@ -40,7 +40,7 @@ class Options(NamedTuple):
 
 
 class Loop:
-    """A session that trades. `stop` is set by whoever ends it; `compare` looks in every cycle for what others did to the
+    """A session that trades. `end` is called by whoever ends it; `compare` looks in every cycle for what others did to the
     account, `each` is called at its end. `keep` gets what the account is worth, once a cycle."""
 
     def __init__(
@@ -61,9 +61,15 @@ class Loop:
         self.trader.begin()
         while not self.stop.is_set():
             self.turn()
+            self.feed.listen()  # after the first cycle: what loads a stream would delay it
             self._wait()
         if self.options.close_on_exit:
             self.close_all()
+
+    def end(self) -> None:
+        """End it after the cycle that runs. For any thread, and signal handlers."""
+        self.stop.set()
+        self.feed.stirred.set()
 
     def turn(self) -> None:
         """One cycle, and what it says of exchange and database."""
@@ -170,10 +176,12 @@ class Loop:
         return bool(bare) or (self.market is None and any(state.waits(s) for s in range(state.count)))
 
     def _wait(self) -> None:
-        """Until the next candle or look is due, or somebody ends it."""
+        """Until the next candle or look is due, a stream tells of a close, or somebody ends it."""
         interval_s = (
             min(self.options.check_interval_s, SOON_S) if self._is_under_way() else self.options.check_interval_s
         )
         due_ms = min(self.feed.next_due_ms(), self.clock.now_ms() + round(interval_s * 1000))
         while not self.stop.is_set() and (left_ms := due_ms - self.clock.now_ms()) > 0:
-            self.stop.wait(min(left_ms / 1000, LONGEST_SLEEP_S))
+            if self.feed.stirred.wait(min(left_ms / 1000, LONGEST_SLEEP_S)):
+                break
+        self.feed.stirred.clear()

@@ -10,7 +10,7 @@ from atb.execution.session import Session
 from atb.execution.state import TradingState
 from atb.live.feed import Feed
 from atb.live.running import RunningPrices, running_mark
-from atb.live.status import Halt, Holding
+from atb.live.status import Halt, Holding, Link
 
 
 def picture(session: Session, feed: Feed, prices: RunningPrices, now_ms: int) -> dict[str, Any]:
@@ -28,9 +28,16 @@ def picture(session: Session, feed: Feed, prices: RunningPrices, now_ms: int) ->
         "data_ms": max((series.fresh_ms for series in feed.series), default=None),
         "skew_ms": feed.exchange_now_ms() - now_ms,
         "stale": tuple(feed.stale(now_ms)),
-        "feed": "poll",
+        **_feed(feed),
         "halt": _halt(state, now_ms),
     }
+
+
+def _feed(feed: Feed) -> dict[str, Any]:
+    stream = feed.stream
+    if stream is None:
+        return {"feed": "poll", "stream": None}
+    return {"feed": "stream" if stream.live else "poll", "stream": Link(stream.live, stream.since_ms, stream.why)}
 
 
 def _halt(state: TradingState, now_ms: int) -> Halt | None:

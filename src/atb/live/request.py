@@ -36,3 +36,4 @@ class LiveRequest(NamedTuple):
     health_host: str = "127.0.0.1"
     health_port: int = 8000
     log_dir: str = ""
+    stream: bool = True

@@ -135,7 +135,7 @@ def _trade(
         for series in feed.series:
             shown.status.candle_closed(series.symbol.id, series.until_ms)
         loop = _loop(ready, around, shown, session, feed, paper, compare)
-        stop(loop.stop.set)
+        stop(loop.end)
         shown.status.update(**loop.picture())
         shown.screen.start()
         with registered(

@@ -122,6 +122,7 @@ class Snapshot(NamedTuple):
     blocked: tuple[Blocked, ...] = ()
     stale: tuple[str, ...] = ()
     feed: str = ""  # stream or poll
+    stream: Link | None = None  # None: there is none
     events: tuple[Told, ...] = ()
 
     @property
