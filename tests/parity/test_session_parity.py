@@ -69,10 +69,12 @@ class Desk:
             self.append(Entry("deposit", "adjustment", moment(START), body))
 
     def opened(self) -> Session:
-        wish = Wish(
+        return open_session(self.where, self.wish(), self.clock, lambda state: self.broker)
+
+    def wish(self) -> Wish:
+        return Wish(
             "desk", "binance", self.environment, self.traded, self.rules, "swing", "1h", {}, Decimal(10_000), "key",
         )  # fmt: skip
-        return open_session(self.where, wish, self.clock, lambda state: self.broker)
 
     def append(self, *entries: Entry) -> None:
         self.session.executor.append(list(entries))

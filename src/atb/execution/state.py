@@ -321,7 +321,8 @@ class TradingState:
             self.working[s][order.client_order_id] = order
             return
         self.working[s].pop(order.client_order_id, None)
+        p = self.position(s)
         if s in self.flattening:
             self.stepper.flatten(s)
-        elif order.purpose == "entry":  # what an exit did not get, it still wants
+        elif order.purpose == "entry" and p.target_qty >= p.qty:  # an exit wants what it wanted
             self.stepper.settled(s)

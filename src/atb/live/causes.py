@@ -125,3 +125,11 @@ def of_decision(scene: Scene, s: int) -> Cause:
     if s in scene.now.flattening:
         return because("operator", "the account was to be flat: nothing is decided until it is")
     return because("under_way")
+
+
+def of_equity(recorded: Recorded, now: Close) -> Cause:
+    """Of a close at which the account was worth something else, although the same was executed."""
+    told = next((e for e in recorded.executions if e.open_ms <= now.open_ms and e.seq > now.seq), None)
+    if told is not None:
+        return because("late", f"an execution of the candle of {iso_minute(told.open_ms)} was told only afterwards")
+    return because("unexplained")

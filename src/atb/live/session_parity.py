@@ -21,7 +21,7 @@ from atb.core.words import counted
 from atb.engine.candles import Candles, Floats
 from atb.engine.reasons import REASON_NAMES
 from atb.execution.dust import PREFIX as DUST
-from atb.live.causes import Cause, Scene, because, commands, of_decision, of_signal
+from atb.live.causes import Cause, Scene, because, commands, of_decision, of_equity, of_signal
 from atb.live.fill_causes import of_pair
 from atb.live.made import Made, Pair, Tape, paired
 from atb.live.recorded import Close, Execution, Recorded, entries_between
@@ -234,7 +234,9 @@ class _Comparison:
         dust = float(now.dust - before.dust)
         should = float(before.equity) + model.account.equity - before.stepper.account.equity + dust
         if not _same(float(now.equity), should):
-            self._differs(now.open_ms, "", "equity", f"{float(now.equity)!r}", f"{should!r}", because("unexplained"))
+            self._differs(
+                now.open_ms, "", "equity", f"{float(now.equity)!r}", f"{should!r}", of_equity(self.recorded, now)
+            )
 
     # Over all of it.
 
