@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from atb.core.errors import DataError
+from atb.core.errors import DataError, UsageError
 from atb.data.arrow import numbers, times_ms
 from atb.data.layout import FETCHED, IMPORTED, PART, Part, level_of, part_name
 from atb.data.parquet import explained
@@ -198,6 +199,7 @@ class SideStore:
             raise DataError(f"{self.where(key)} cannot be written: {error.strerror or error}.", hint) from None
 
 
+# What can be downloaded, and as whose.
 DOWNLOADABLE = {"funding_rate": "binanceusdm", "open_interest": "binanceusdm", "fear_greed": "alternative.me"}
 
 
@@ -216,3 +218,15 @@ def last_known(rows: SideRows) -> tuple[int, int, float] | None:
         return None
     i = int(np.lexsort((rows.available_ms, rows.time_ms))[-1])
     return int(rows.time_ms[i]), int(rows.available_ms[i]), float(rows.value[i])
+
+
+def checked_key(name: str, venue: str, symbol: str | None) -> SideKey:
+    """A key as a user writes it; a UsageError where a folder cannot be called so."""
+    for what, text in (("--venue", venue), ("--symbol", symbol)):
+        if text is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
+            raise UsageError(
+                f"{what} '{text}' is no name.", "Letters, digits, point, - and _, as in binanceusdm, BTCUSDT."
+            )
+    if symbol is not None and symbol != symbol.upper():
+        raise UsageError(f"--symbol '{symbol}' is not as an exchange writes it.", f"Write {symbol.upper()}.")
+    return SideKey(name, venue, symbol or "")

@@ -6,7 +6,7 @@ otherwise later is a further row with the same time: what was known then stays w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +37,13 @@ class SideRows(NamedTuple):
         return SideRows(*(column[rows] for column in self))  # type: ignore[call-overload]
 
 
+Join = Callable[[Sequence[Side], Candles], Candles]  # candles with the side series that are asked for
 NO_ROWS = SideRows(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+
+
+def as_they_are(declared: Sequence[Side], candles: Candles) -> Candles:
+    """The Join of who has no side series."""
+    return candles
 
 
 def ordered(rows: SideRows) -> SideRows:
@@ -66,8 +72,3 @@ def as_of(rows: SideRows, at_ms: Ints, max_age_ms: int | None = None) -> Floats:
     if max_age_ms is not None:
         valid = valid & (at_ms - rows.time_ms[chosen] <= max_age_ms)
     return np.asarray(np.where(valid, rows.value[chosen], np.nan))
-
-
-def close_times(candles: Candles, length_ms: int) -> Ints:
-    """When each candle closed, which is when a decision is made: int64[n]."""
-    return np.asarray(candles.open_time + length_ms)
