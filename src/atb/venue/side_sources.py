@@ -38,7 +38,7 @@ def funding_rates(session: Session, symbol: str, start_ms: int, now_ms: int) -> 
     while True:
         cursor = int(pages[-1].time_ms[-1]) + 1 if pages else max(start_ms, FUNDING_SINCE_MS)
         params = {"symbol": symbol, "startTime": cursor, "limit": FUNDING_PAGE}
-        read = _reader(("fundingTime", "fundingRate"), symbol, (cursor, now_ms), FUNDING_DELAY_MS)
+        read = _reader(("fundingTime", "fundingRate"), symbol, (cursor, now_ms), FUNDING_DELAY_MS, FUNDING_PAGE)
         page = session.ask(what, "fapiPublicGetFundingRate", params, read if pages else _some(read, cursor))
         pages.append(page)
         if len(page.time_ms) < FUNDING_PAGE:
@@ -58,16 +58,20 @@ def open_interests(session: Session, symbol: str, start_ms: int, now_ms: int, pe
 def _interest_pages(session: Session, symbol: str, span: tuple[int, int], period: str) -> Iterator[SideRows]:
     """Spans of so many periods as fit into a page: what is cut off of a longer one is not said anywhere."""
     what, length = f"Open interest of {symbol}", timeframe_ms(period)
-    some = False
+    empty = True
     for low in range(span[0], span[1], (INTEREST_PAGE - 1) * length):
         high = min(span[1], low + (INTEREST_PAGE - 1) * length - 1)
         params = {"symbol": symbol, "period": period, "startTime": low, "endTime": high, "limit": INTEREST_PAGE}
-        read = _reader(("timestamp", "sumOpenInterest"), symbol, (low, span[1]), length + INTEREST_DELAY_MS)
-        is_last = high >= span[1]
-        page = session.ask(
-            what, "fapiDataGetOpenInterestHist", params, _some(read, span[0]) if is_last and not some else read
+        read = _reader(
+            ("timestamp", "sumOpenInterest"), symbol, (low, span[1]), length + INTEREST_DELAY_MS, INTEREST_PAGE
         )
-        some = some or len(page.time_ms) > 0
+        page = session.ask(what, "fapiDataGetOpenInterestHist", params, read)
+        if (
+            len(page.time_ms) == 0
+        ):  # nobody asks for this span again: it is believed when it is said twice, and not at the end
+            last = empty and high == span[1]
+            page = session.ask(what, "fapiDataGetOpenInterestHist", params, _some(read, span[0]) if last else read)
+        empty = empty and len(page.time_ms) == 0
         yield page
 
 
@@ -90,10 +94,12 @@ def _fear_reader(start_ms: int, now_ms: int) -> Callable[[Any], SideRows]:
     return read
 
 
-def _reader(fields: Fields, symbol: str, span: tuple[int, int], delay_ms: int) -> Callable[[Any], SideRows]:
+def _reader(
+    fields: Fields, symbol: str, span: tuple[int, int], delay_ms: int, most: int
+) -> Callable[[Any], SideRows]:  # fmt: skip
     def read(answer: Any) -> SideRows:
-        if not isinstance(answer, list):
-            raise unusable("gave an answer that is no list")
+        if not isinstance(answer, list) or len(answer) > most:
+            raise unusable(f"gave an answer that is no list of at most {most}")
         if any(not isinstance(each, dict) or each.get("symbol") != symbol for each in answer):
             raise unusable(f"gave an answer that is not about {symbol}")
         return _rows([_pair(each, fields, 1) for each in answer], span, delay_ms)
