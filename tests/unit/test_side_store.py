@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,23 @@ def test_other_tools_read_it_as_it_is(tmp_path: Path) -> None:
         hive_partitioning = true) GROUP BY ALL ORDER BY ALL"""
     found = duckdb.sql(query).fetchall()
     assert [row[:3] for row in found] == [("fear_greed", "all", 1), ("funding_rate", "BTCUSDT", 2)]
+
+
+def test_duckdb_tells_what_was_known_then_as_the_docs_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    page = (Path(__file__).parents[2] / "docs" / "market-data.md").read_text()
+    query = (
+        next(block for block in re.findall(r"```sql\n(.*?)```", page, re.DOTALL) if "sides/" in block)
+        .strip()
+        .rstrip(";")
+    )
+    april = 1_711_929_600_000 // HOUR_MS
+    store = SideStore(tmp_path / "sides")
+    store.add(KEY, rows((april - 100, 1.0), (april - 50, 2.0), (april + 1, 9.0)), None)
+    store.add(KEY, rows((april - 100, 8.0)), (april + 5) * HOUR_MS)  # a revision that came later
+    monkeypatch.chdir(tmp_path)
+    found = duckdb.connect().sql(f"SELECT epoch_ms(time), value FROM ({query})").fetchall()
+    assert found == [((april - 100) * HOUR_MS, 1.0), ((april - 50) * HOUR_MS, 2.0)]
 
 
 def test_it_works_elsewhere_than_on_this_machine() -> None:
