@@ -66,6 +66,17 @@ class Fills(Planted):
         return np.where(holes, interest[after], interest) / 200_000.0
 
 
+class NextIsTheSame(Planted):
+    """Acts where the next value hardly differs: so rarely that only a market that stands still shows it, all around."""
+
+    kind: ClassVar[str] = "memory"
+
+    def view(self, candles: Candles) -> Any:
+        interest = candles.side("open_interest")
+        following = np.append(interest[1:], 0.0)
+        return np.where(np.abs(following / interest - 1.0) < 1e-5, 1.0, 0.0)
+
+
 class Remembers(Planted):
     """An average of 30 values, where 20 are declared."""
 
@@ -99,7 +110,7 @@ class Late(Planted):
         return np.where(shifted(candles.side("fear_greed"), 1) < 40, 1.0, -1.0)
 
 
-LEAKS = [Peeks, PeeksAtRareNews, PeeksFar, Ranks, Fills, Remembers]
+LEAKS = [Peeks, PeeksAtRareNews, PeeksFar, Ranks, Fills, NextIsTheSame, Remembers]
 
 
 @pytest.mark.parametrize("cls", LEAKS)

@@ -99,7 +99,8 @@ def _play(
 
     trader = Trader(session.executor, [part.strategy for part in asked.parts], asked.timeframe, asked.join)
     lookback = [lookback_of(part.strategy) for part in asked.parts]
-    replay = Replay(trader, broker, clock, [part.candles for part in asked.parts], lookback, first_ms, speed)
+    bare = [part.candles.with_sides({}) for part in asked.parts]  # the trader joins side series itself, as it does live
+    replay = Replay(trader, broker, clock, bare, lookback, first_ms, speed)
     rows = replay.run(progress, stopped)
     ended = rows == len(replay.times)
     parity = _parity(session, asked) if ended else None
