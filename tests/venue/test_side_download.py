@@ -12,9 +12,10 @@ import pytest
 
 from atb.core.errors import AtbError, ExchangeRefused, ExchangeUnavailable, UsageError
 from atb.core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS
-from atb.data.side_store import SideStore
+from atb.data.side_store import DOWNLOADABLE, SideStore
 from atb.market.side_download import Asking, download, key_of
 from atb.venue.ccxt_session import Patience
+from atb.venue.side_sources import SOURCES
 from tests.venue.fear_greed import FearGreed, days
 from tests.venue.loopback import Exchange, Fault, Loopback, Rows
 
@@ -168,6 +169,10 @@ def test_a_spoilt_answer_stores_nothing(server: Loopback, tmp_path: Path, fault:
     server.heal()
     server.add(fault._replace(times=1))
     assert download(store, chosen, asking(server, attempts=3), NOW).new > 500
+
+
+def test_what_errors_promise_can_be_downloaded() -> None:
+    assert {name: source.venue for name, source in SOURCES.items()} == DOWNLOADABLE
 
 
 def test_refusals(server: Loopback, tmp_path: Path) -> None:

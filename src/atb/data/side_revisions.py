@@ -17,8 +17,7 @@ def news_of(stored: SideRows, told: SideRows, told_ms: int | None, where: str) -
     if told_ms is not None:
         told = _as_told_now(stored, told, told_ms)
     told = without_repeats(ordered(told), where)
-    by_time = joined_rows([stored, told])  # contradictions between the two
-    without_repeats(by_time, where)
+    without_repeats(joined_rows([stored, told]), where)  # refuses contradictions between the two
     times = np.concatenate([stored.time_ms, told.time_ms])
     available = np.concatenate([stored.available_ms, told.available_ms])
     value = np.concatenate([stored.value, told.value])
@@ -28,9 +27,7 @@ def news_of(stored: SideRows, told: SideRows, told_ms: int | None, where: str) -
     same = (times[1:] == times[:-1]) & (value[1:] == value[:-1])
     known = np.zeros(len(times), bool)
     known[1:] = same  # told before
-    known[:-1] |= (
-        same & ~is_new[1:]
-    )  # stored as known later: a later claim that it was known earlier changes no history
+    known[:-1] |= same & ~is_new[1:]  # stored as known from later on: a claim of today changes no history
     return ordered(told.select(np.sort(order[is_new & ~known] - len(stored.time_ms))))
 
 

@@ -104,12 +104,7 @@ class SideStore:
 
     def read(self, key: SideKey) -> SideRows:
         """All rows, ordered; none where nothing is stored."""
-        for _ in range(VANISHED):
-            try:
-                return self._read(key, self.parts(key))
-            except FileNotFoundError:  # merged a moment ago
-                continue
-        raise DataError(f"The parts under {self.where(key)} come and go.", "Try again when nothing else works on them.")
+        return self._whole(key)[1]
 
     def add(self, key: SideKey, rows: SideRows, told_ms: int | None, kind: str = FETCHED) -> int:
         """Store what is new of `rows`; how many that is.
@@ -118,8 +113,7 @@ class SideStore:
         moment at which it was told. DataError where rows contradict each other; nothing is stored then.
         """
         with self._locked(key):
-            parts = self.parts(key)
-            stored = self._read(key, parts)
+            parts, stored = self._whole(key)
             new = news_of(stored, rows, told_ms, self.where(key))
             if len(new.time_ms) == 0:
                 return 0
@@ -137,6 +131,16 @@ class SideStore:
             for part in parts:
                 self._changed(key, lambda path=part.path: self.place.remove(path))  # type: ignore[misc]
         return len(parts)
+
+    def _whole(self, key: SideKey) -> tuple[list[Part], SideRows]:
+        """The parts, and the rows of just these."""
+        for _ in range(VANISHED):
+            parts = self.parts(key)
+            try:
+                return parts, self._read(key, parts)
+            except FileNotFoundError:  # merged a moment ago
+                continue
+        raise DataError(f"The parts under {self.where(key)} come and go.", "Try again when nothing else works on them.")
 
     def _write(self, key: SideKey, rows: SideRows, kind: str) -> None:
         import pyarrow as pa
