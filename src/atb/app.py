@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from atb.live.run import Around
     from atb.live.screen import Looks
     from atb.live.session_parity import Part, SessionParity
+    from atb.live.side_refresh import Fresh
     from atb.market.looking_over import Check
     from atb.strategy.contract import Strategy
     from atb.strategy.loader import LoadedStrategy, StrategyFile
@@ -179,7 +180,7 @@ class App(MarketApp):
         return Rehearsal(
             request.strategy, sources[0].timeframe, parts, make_rules(policy, request.fee_bps, request.slippage_bps),
             request.initial_balance, [source.describe() for source in sources], policy.digest(), notes,
-            self.load_strategy(request.strategy).sha256,
+            self.load_strategy(request.strategy).sha256, self.join(),
         )  # fmt: skip
 
     def session_parity(
@@ -233,6 +234,7 @@ class App(MarketApp):
         from atb.backtest.sources import open_sources
         from atb.live.recorded import refuse_without_files
         from atb.live.session_parity import Part, history_of
+        from atb.strategy.contract import sides_of
         from atb.strategy.signals import compute_signals
 
         if not files:
@@ -243,11 +245,14 @@ class App(MarketApp):
         asked = Request(
             recorded.session.strategy, names, recorded.session.timeframe, provider, tuple(files), span
         )  # fmt: skip
-        parts = []
+        parts, join = [], self.join()
         for s, source in enumerate(open_sources(asked, self.surroundings(warn, progress))):
             strategy = strategies[s] if strategies else None
             candles = source.read(history_of(strategy))
-            parts.append(Part(candles, None if strategy is None else compute_signals(strategy, candles)))
+            if strategy is None:
+                parts.append(Part(candles, None))
+            else:
+                parts.append(Part(candles, compute_signals(strategy, join(sides_of(type(strategy)), candles))))
         return parts
 
     def database_for_trading(self, warn: Say) -> Where:
@@ -278,7 +283,7 @@ class App(MarketApp):
             return rules_for(asked.venue, symbol, self.settings.market_rules)
 
         now_ms = SystemClock().now_ms()
-        return LiveDesk(loaded, self.attach_model, rules, now_ms, fingerprint)
+        return LiveDesk(loaded, self.attach_model, rules, now_ms, fingerprint, self.join().keys)
 
     def surroundings_of(
         self, ready: Ready, where: Where, broker: Broker | None, show: Callable[[Verdict], None], stream: TextIO, looks: Looks
@@ -293,7 +298,25 @@ class App(MarketApp):
         return Around(
             where, mine.home, Path(ready.asked.log_dir) if ready.asked.log_dir else mine.logs, SystemClock(), broker,
             lambda after_ms, tell: self._feed(ready, stream_url, after_ms, tell), trading_disabled, show, secrets, stream, looks,
+            self.join(), self._fresh(ready),
         )  # fmt: skip
+
+    def _fresh(self, ready: Ready) -> list[Fresh]:
+        """The side series of a session that can be downloaded while it runs."""
+        from functools import partial
+
+        from atb.live.side_refresh import Fresh
+        from atb.strategy.contract import sides_of
+        from atb.venue.side_sources import SOURCES
+
+        find = self.join().keys
+        both = zip(ready.strategies, ready.traded, strict=True)
+        keys = {key: None for made, traded in both for key in find(sides_of(type(made)), traded.symbol.id)}
+        return [
+            Fresh(key.shown, SOURCES[key.name].every_s, partial(self.download_side, key, attempts=1))
+            for key in keys
+            if key.name in SOURCES and SOURCES[key.name].venue == key.venue
+        ]
 
     def _feed(self, ready: Ready, stream_url: str | None, after_ms: int | None, tell: Callable[[Any], None]) -> Feed:
         from atb.live.candle_history import History
@@ -324,4 +347,5 @@ class App(MarketApp):
             attach_model=self.attach_model,
             around=self.surroundings(warn, progress),
             cache=self.settings.cache / "kernel",
+            join=self.join(),
         )

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from atb.backtest.sources import Source
     from atb.core.types import MarketRules, Symbol
     from atb.data.keeping import Pins
+    from atb.data.side_join import SideJoin
+    from atb.data.side_store import SideKey, SideStore
     from atb.data.store import CandleStore
     from atb.data.usage import Usage
     from atb.market.filling import Asking
     from atb.market.prefill import Done, Job, Outcome
+    from atb.market.side_download import Downloaded
     from atb.venue.traded_symbols import Traded
 
 
@@ -83,6 +86,29 @@ class MarketApp:
         mine = self.settings
         patience = Patience(attempts=2).within(mine.request_timeout_s)
         return traded_symbols(venue, base_url=mine.url(venue), patience=patience, rates=mine.rates)
+
+    def sides(self) -> SideStore:
+        from atb.data.side_store import SideStore
+
+        return SideStore(self.settings.sides)
+
+    def join(self) -> SideJoin:
+        """What gives candles their side series."""
+        from atb.data.side_join import SideJoin
+
+        return SideJoin(self.sides())
+
+    def download_side(
+        self, key: SideKey, start_ms: int | None = None, period: str | None = None, attempts: int = 4
+    ) -> Downloaded:  # fmt: skip
+        """Fetch what is new of a side series."""
+        from atb.market.side_download import Asking, download
+        from atb.venue.ccxt_session import Patience
+
+        mine = self.settings
+        patience = Patience(attempts=attempts).within(mine.request_timeout_s)
+        asking = Asking(mine.side_url, mine.rates, patience)
+        return download(self.sides(), key, asking, SystemClock().now_ms(), start_ms, period)
 
     def usage(self) -> Usage:
         from atb.data.usage import Usage

@@ -33,10 +33,14 @@ NAMES = (  # that begin with ATB_
     "ATB_REQUEST_TIMEOUT_S",
     "ATB_CANDLES",
     "ATB_CANDLES_LIMIT",
+    "ATB_SIDES",
+    "ATB_BINANCEUSDM_API_URL",
+    "ATB_FEAR_GREED_URL",
 )
 LATE = (  # read when they are asked for: what a command does not need cannot keep it from its work
     "ATB_CACHE", "ATB_LOG_DIR", "ATB_BINANCE_API_URL", "ATB_COINBASE_API_URL", "ATB_BINANCE_WS_URL", "ATB_TESTNET",
-    "ATB_REQUEST_TIMEOUT_S", "ATB_CANDLES", "ATB_CANDLES_LIMIT", "ENABLE_TRADING", "XDG_CACHE_HOME", "LOCALAPPDATA",
+    "ATB_REQUEST_TIMEOUT_S", "ATB_CANDLES", "ATB_CANDLES_LIMIT", "ATB_SIDES", "ATB_BINANCEUSDM_API_URL",
+    "ATB_FEAR_GREED_URL", "ENABLE_TRADING", "XDG_CACHE_HOME", "LOCALAPPDATA",
 )  # fmt: skip
 VENUES = ("binance", "coinbase")
 # Where test money is traded; Coinbase has nothing but fixed answers.
@@ -90,6 +94,12 @@ class Settings(NamedTuple):
         return text if "://" in text else _folder(self.given, "ATB_CANDLES", self.home / "candles")
 
     @property
+    def sides(self) -> Path | str:
+        """Where side series are stored: a folder, or a URL that fsspec knows."""
+        text = self.given.get("ATB_SIDES", "")
+        return text if "://" in text else _folder(self.given, "ATB_SIDES", self.home / "sides")
+
+    @property
     def candles_limit_bytes(self) -> int | None:
         """How large the store may become; None: as large as it will."""
         return size(self.given, "ATB_CANDLES_LIMIT")
@@ -109,6 +119,12 @@ class Settings(NamedTuple):
     def url(self, venue: str) -> str | None:
         """The API root that candles and market rules come from; None: the real exchange."""
         return root(self.given, f"ATB_{venue.upper()}_API_URL", ("http", "https"))
+
+    def side_url(self, venue: str) -> str | None:
+        """The API root that a side series of a venue comes from; None: the real one."""
+        if venue == "alternative.me":
+            return root(self.given, "ATB_FEAR_GREED_URL", ("http", "https"))
+        return self.url(venue)
 
     def order_url(self, venue: str) -> str | None:
         """The API root that orders go to; None: the real exchange."""

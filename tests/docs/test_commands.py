@@ -21,11 +21,12 @@ from atb.engine.candles import Candles, Floats
 from atb.ledger.embedded import stop
 from atb.venue.simulated import simulate_candles
 from tests.integration.shell import without_powers
+from tests.venue.fear_greed import FearGreed, days
 from tests.venue.loopback import Exchange, Loopback
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-HOUR_MS = 3_600_000
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 WAIT_S = 60.0
 START_MS = 1_685_577_600_000  # 2023-06-01: enough before 2024-07 to train on
 
@@ -52,8 +53,18 @@ def exchange() -> Iterator[Loopback]:
     for base in ("BTC", "ETH"):
         market.list(f"{base}USDT", base, "USDT", {"1h": rows(simulate_candles(base, "1h", START_MS, count, 1))})
     market.clock.run(1.0)
+    hours = np.arange(now // DAY_MS * DAY_MS - 100 * DAY_MS, now, HOUR_MS, dtype=float)
+    market.funding["BTCUSDT"] = np.column_stack([hours[::8], np.full(len(hours[::8]), 1e-4)])
+    market.interest["BTCUSDT"] = np.column_stack([hours, np.full(len(hours), 90_000.0)])
     with Loopback(market) as server:
         yield server
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fear() -> Iterator[None]:
+    with FearGreed(days(20, 30, 40, first_ms=START_MS)) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATB_FEAR_GREED_URL", server.url)
+        yield
 
 
 @pytest.fixture
@@ -74,6 +85,7 @@ def folder(tmp_path: Path, exchange: Loopback) -> Iterator[Path]:
 
 def environment(folder: Path, exchange: Loopback) -> dict[str, str]:
     home = {"ATB_HOME": str(folder / "home"), "ATB_CACHE": str(folder / "cache"), "ATB_BINANCE_API_URL": exchange.url}
+    home["ATB_BINANCEUSDM_API_URL"] = exchange.url
     inherited = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
     return {**inherited, **home, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
@@ -158,6 +170,26 @@ def test_the_strategy_in_the_docs_is_the_one_that_new_writes() -> None:
     from atb.cli.strategies import TEMPLATE
 
     assert blocks(ROOT / "docs" / "writing-a-strategy.md", "python")[0] == TEMPLATE.format(cls="MyIdea")
+
+
+def test_the_strategy_with_side_series_works_as_it_stands(folder: Path, exchange: Loopback) -> None:
+    (folder / "strategies").mkdir()
+    (folder / "strategies" / "carry.py").write_text(blocks(ROOT / "docs" / "writing-a-strategy.md", "python")[1])
+    for command in (
+        "atb strategies check carry",
+        "atb backtest carry --symbol BTCUSDT --provider simulated",
+        "atb data side download funding_rate BTCUSDT",
+        "atb backtest carry --symbol BTCUSDT --timeframe 1h --days 60",
+    ):
+        done = subprocess.run(
+            shlex.split(command),
+            cwd=folder,
+            env=environment(folder, exchange),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
 
 
 def test_the_line_of_a_drawdown_halt_is_in_the_docs_as_it_is_printed() -> None:

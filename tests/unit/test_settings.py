@@ -114,7 +114,7 @@ def test_a_line_that_is_none_and_a_name_nobody_knows_are_noted_with_file_and_lin
     )
     settings = load_settings()
     assert settings.notes == (
-        f"{tmp_path}/.env, line 3: atb knows no ATB_HOEM. Nearest: ATB_HOME, ATB_CACHE, ATB_TESTNET.",
+        f"{tmp_path}/.env, line 3: atb knows no ATB_HOEM. Nearest: ATB_HOME, ATB_CACHE, ATB_SIDES.",
         f"{tmp_path}/.env, line 4: this is not NAME=VALUE and is left out.",
         f"{tmp_path}/.env, line 6: this is not NAME=VALUE and is left out.",
     )

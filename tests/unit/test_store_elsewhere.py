@@ -86,7 +86,7 @@ def test_its_secrets_are_not_shown() -> None:
 def test_duckdb_reads_it_as_the_docs_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(CandleStore(tmp_path / "candles"))
     monkeypatch.chdir(tmp_path)
-    (query,) = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "market-data.md").read_text(), re.DOTALL)
+    query, *_ = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "market-data.md").read_text(), re.DOTALL)
     relation = duckdb.connect().sql(query)
     assert relation is not None
     found = relation.to_arrow_table()

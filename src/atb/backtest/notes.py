@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from atb.backtest.request import Request
+from atb.backtest.sides import side_facts
 from atb.backtest.sources import Source
 from atb.core.timeframe import iso, timeframe_ms
 from atb.core.types import MarketRules
@@ -53,6 +54,9 @@ def _quality_notes(p: Prepared, line: Timeline, request: Request) -> list[str]:
         notes.append(f"{name}: {q.missing_share:.1%} of the candles are missing (allowed).")
     if q.zero_volume:
         notes.append(f"{name}: {counted(q.zero_volume, 'candle')} without volume; fills there are doubtful.")
+    for series, facts in side_facts(p.candles.window(p.first, len(p.candles))).items():
+        if facts["missing"]:
+            notes.append(f"{name}: {series} has no value at {facts['missing']:,} of {counted(q.rows, 'candle')}.")
     missing = lookback_of(p.strategy) - 1 - p.first
     if missing > 0:
         which = "first candle" if missing == 1 else f"first {missing:,} candles"

@@ -20,7 +20,8 @@ SCHEMA = 1
 
 
 class DataFacts(NamedTuple):
-    """One symbol's candles: where they came from and what was wrong with them."""
+    """One symbol's candles: where they came from and what was wrong with them. sides: of each side series beside them, at how
+    many candles it has no value, and the sha256 of its values."""
 
     symbol: str
     venue: str
@@ -36,6 +37,7 @@ class DataFacts(NamedTuple):
     zero_volume_candles: int
     history_candles: int
     sha256: str
+    sides: dict[str, dict[str, Any]]
 
 
 class ModelFacts(NamedTuple):

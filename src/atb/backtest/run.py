@@ -23,6 +23,7 @@ from atb.backtest.result import (
     Statistics,
     market_curve,
 )
+from atb.backtest.sides import side_facts, with_sides
 from atb.backtest.sources import Source, Surroundings, open_sources
 from atb.core.errors import DataError, StrategyError, UsageError
 from atb.core.policy import Policy, effective_policy
@@ -36,6 +37,7 @@ from atb.engine.candles import Candles, Floats
 from atb.engine.metrics import Curve
 from atb.engine.records import Market
 from atb.engine.rules import make_market, make_rules
+from atb.engine.sides import Join, as_they_are
 from atb.engine.simulation import Run, Timeline, simulate, timeline
 from atb.engine.trades import Trades, fold_trades
 from atb.strategy.contract import Strategy, own_policy
@@ -54,6 +56,7 @@ class Desk(NamedTuple):
     attach_model: Callable[[Strategy, str, str, int, str | None], None]
     around: Surroundings
     cache: Path
+    join: Join = as_they_are
 
 
 def run_backtest(request: Request, desk: Desk) -> BacktestResult:
@@ -154,6 +157,7 @@ def _prepare(source: Source, request: Request, desk: Desk, policy: Policy, clock
             f"{desk.loaded.file.name} looks back {lookback} and needs one more to fill at.",
             "Use a longer range or a file with more history.",
         )
+    candles = with_sides(candles, strategy, source, desk.join)
     clock.lap("load")
     signals = compute_signals(strategy, candles)
     _refuse_early(strategy, signals, lookback)
@@ -344,6 +348,7 @@ def _data_facts(p: Prepared, shown: Candles) -> DataFacts:
         zero_volume_candles=q.zero_volume,
         history_candles=p.first,
         sha256=candles_hash(p.candles),
+        sides=side_facts(shown),
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atb.cli import data_cache, data_fetch, data_provider, data_show
+from atb.cli import data_cache, data_fetch, data_provider, data_show, data_side
 from atb.cli.lean import LeanCommand, LeanGroup
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ data_fetch.register(app)
 data_provider.register(app)
 data_show.register(app)
 app.add_typer(data_cache.manager, name="cache-manager")
+app.add_typer(data_side.app, name="side")
 
 
 @app.command(

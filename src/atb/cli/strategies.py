@@ -10,6 +10,7 @@ import typer
 from atb.cli.lean import LeanCommand, LeanGroup
 
 if TYPE_CHECKING:
+    from atb.app import App
     from atb.engine.candles import Candles
     from atb.strategy.contract import Strategy
     from atb.strategy.gate import GateReport
@@ -93,11 +94,21 @@ def show(name: Name, json: Json = False) -> None:
         [f"param {p['name']}", f"{p['default']:g}  ({p['low']:g} to {p['high']:g}) {p['help']}"]
         for p in facts["params"]
     ]
+    rows += [[f"side series {each['name']}", _side_words(each)] for each in facts["sides"]]
     rows += [[f"policy {key}", str(value)] for key, value in facts["policy"].items()]
     print_table(["what", "value"], rows, title=name)
 
 
+def _side_words(side: dict[str, Any]) -> str:
+    from atb.core.words import duration
+
+    age = side["max_age_ms"]
+    whose = " ".join(filter(None, (side["venue"], side["symbol"]))) or "of the candles' symbol, or of none"
+    return whose + ("" if age is None else f"; at most {duration(age)} old")
+
+
 def _facts(loaded: LoadedStrategy) -> dict[str, Any]:
+    from atb.strategy.contract import sides_of
     from atb.strategy.signals import lookback_of
 
     cls = loaded.cls
@@ -109,6 +120,7 @@ def _facts(loaded: LoadedStrategy) -> dict[str, Any]:
         "sha256": loaded.sha256,
         "lookback_bars": lookback,
         "model_kind": cls.model_kind,
+        "sides": [each._asdict() for each in sides_of(cls)],
         "params": [{"name": n, **p._asdict()} for n, p in cls.params.items()],
         "policy": dict(cls.policy),
     }
@@ -146,6 +158,7 @@ def check(
     loaded = app_.load_strategy(name)
     strategy = loaded.make(parse_params(param or []))
     series = _series(data, symbol_for("binance", symbol).id, timeframe, candles)
+    series = _with_sides(app_, strategy, series, data)
     app_.attach_model(strategy, series.symbol, series.timeframe, int(series.open_time[-1]), None)
     _refuse_too_few(strategy, len(series))
     progress = ProgressLine()
@@ -187,6 +200,15 @@ def _series(data: Path | None, symbol: str, timeframe: str | None, count: int) -
 
     series = load_file(data, symbol, timeframe)
     return series.window(max(0, len(series) - count), len(series)) if count else series
+
+
+def _with_sides(app: App, strategy: Strategy, series: Candles, data: Path | None) -> Candles:
+    """Those that the strategy declares: simulated beside simulated candles, else what is stored."""
+    from atb.strategy.contract import sides_of
+    from atb.venue.simulated_sides import simulated_sides
+
+    declared = sides_of(type(strategy))
+    return simulated_sides(declared, series, seed=7) if data is None else app.join()(declared, series)
 
 
 def _print_gate(strategy: Strategy, report: GateReport, json: bool) -> None:

@@ -67,6 +67,14 @@ def parse_time_ms(text: str, option: str) -> int:
     return time_ms
 
 
+def parse_duration_ms(text: str, what: str) -> int:
+    """`90s`, `5m`, `8h`, `1d`, `2w` as ms; `what` names it in the error."""
+    number, unit = text[:-1], text[-1:]
+    if not (number.isascii() and number.isdigit() and len(number) < 7 and unit in _UNIT_MS):
+        raise UsageError(f"{what} '{text}' is no length of time.", "Write 90s, 5m, 8h, 1d or 2w.")
+    return int(number) * _UNIT_MS[unit]
+
+
 def moment(time_ms: int) -> dt.datetime:
     """An aware time in UTC from milliseconds since 1970."""
     return EPOCH + dt.timedelta(milliseconds=time_ms)

@@ -21,8 +21,11 @@ DELIMITERS = ",;\t"
 NOT_TEXT = (b"\xff\xfe", b"\xfe\xff", b"\0")  # UTF-16, and what no text begins with
 
 
-def read_csv(path: Path, numbers: tuple[str, ...], times: tuple[str, ...], hint: str) -> pa.Table:
-    """The columns of a CSV file whose names (any capitalisation) are in `numbers` and `times`; `numbers` as float64."""
+def read_csv(
+    path: Path, numbers: tuple[str, ...], times: tuple[str, ...], hint: str, rows: str = "candles"
+) -> pa.Table:  # fmt: skip
+    """The columns of a CSV file whose names (any capitalisation) are in `numbers` and `times`; `numbers` as float64. rows: what
+    its lines are called."""
     import pyarrow as pa
     from pyarrow import csv as arrow
 
@@ -36,7 +39,7 @@ def read_csv(path: Path, numbers: tuple[str, ...], times: tuple[str, ...], hint:
     try:
         return arrow.read_csv(path, parse_options=arrow.ParseOptions(delimiter=delimiter), convert_options=options)
     except (pa.ArrowException, ValueError) as error:
-        told = _explain(path, header, delimiter, numbers) or f": {str(error).splitlines()[0]}"
+        told = _explain(path, header, delimiter, numbers, rows) or f": {str(error).splitlines()[0]}"
         raise DataError(f"{path}{told}", hint) from None
     except OSError as error:
         raise unreadable(path, error) from None
@@ -83,7 +86,7 @@ def _header(path: Path, hint: str) -> tuple[list[str], str]:
     return names, delimiter
 
 
-def _explain(path: Path, header: list[str], delimiter: str, numbers: tuple[str, ...]) -> str:
+def _explain(path: Path, header: list[str], delimiter: str, numbers: tuple[str, ...], rows: str) -> str:
     """What is wrong with the first bad line; empty when all look well."""
     lines = _lines(path)
     line, _ = next(lines, (0, ""))
@@ -94,7 +97,7 @@ def _explain(path: Path, header: list[str], delimiter: str, numbers: tuple[str, 
         for name, field in zip(header, fields, strict=True):
             if plain(name) in numbers and field and not _is_number(field):
                 return f": column {plain(name)}, line {line}: '{field[:40]}' is not a number."
-    return " holds no candles." if line <= 1 else ""
+    return f" holds no {rows}." if line <= 1 else ""
 
 
 def _fields(line: str, delimiter: str) -> list[str]:

@@ -72,10 +72,10 @@ def table_to_candles(
     names = _names(table.column_names, origin)
     if table.num_rows == 0:
         raise DataError(f"{origin} holds no candles.")
-    open_time = _times(table.column(names["open_time"]), origin, where)
+    open_time = times_of(table.column(names["open_time"]), origin, where)
     check_order(open_time, origin, where)
     timeframe = _timeframe(open_time, origin, timeframe, option)
-    columns = [_floats(table.column(names[name]), origin, name, where) for name in COLUMNS]
+    columns = [floats(table.column(names[name]), origin, name, where) for name in COLUMNS]
     candles = Candles(symbol, timeframe, open_time, *columns)
     check_candles(candles, origin, where)
     return candles
@@ -131,24 +131,27 @@ def _read_parquet(path: Path) -> pa.Table:
         raise DataError(f"{path} cannot be read as Parquet: {said}.", "It may be truncated.") from None
 
 
-def _times(column: pa.ChunkedArray, origin: str, where: Where) -> Ints:
+def times_of(
+    column: pa.ChunkedArray, origin: str, where: Where, name: str = "open_time", hint: str = HINT
+) -> Ints:  # fmt: skip
+    """A column of times in ms since 1970: timestamps, dates, numbers since 1970 or ISO text. DataError that names it."""
     import pyarrow as pa
 
     if column.null_count:
-        raise DataError(f"{origin}: column open_time, {where(_first_null(column))}: empty.", HINT)
+        raise DataError(f"{origin}: column {name}, {where(_first_null(column))}: empty.", hint)
     kind = column.type
     if pa.types.is_timestamp(kind):
         return times_ms(column)
     if pa.types.is_date(kind):
         return times_ms(column.cast(pa.timestamp("ms")))
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return _epoch_ms(numbers(column), origin, where)
+        return _epoch_ms(numbers(column), origin, where, name, hint)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _text_times(column.to_pylist(), origin, where)
-    raise DataError(f"{origin}: column open_time is {kind}, not a time.", HINT)
+        return _text_times(column.to_pylist(), origin, where, name, hint)
+    raise DataError(f"{origin}: column {name} is {kind}, not a time.", hint)
 
 
-def _epoch_ms(stored: npt.NDArray[np.generic], origin: str, where: Where) -> Ints:
+def _epoch_ms(stored: npt.NDArray[np.generic], origin: str, where: Where, name: str, hint: str) -> Ints:
     """Seconds, milli-, micro- or nanoseconds since 1970, told apart by their size (all years from 1980 on)."""
     values = stored.astype(np.float64)
     with np.errstate(all="ignore"):
@@ -159,13 +162,13 @@ def _epoch_ms(stored: npt.NDArray[np.generic], origin: str, where: Where) -> Int
     if wrong.any():
         index = int(np.argmax(wrong))
         raise DataError(
-            f"{origin}: column open_time, {where(index)}: {stored[index]} is not a time since 1980 ({unit} since 1970).",
-            HINT,
+            f"{origin}: column {name}, {where(index)}: {stored[index]} is not a time since 1980 ({unit} since 1970).",
+            hint,
         )
     return np.asarray(times.astype(np.int64))
 
 
-def _text_times(texts: list[str], origin: str, where: Where) -> Ints:
+def _text_times(texts: list[str], origin: str, where: Where, name: str, hint: str) -> Ints:
     import datetime as dt
 
     out = np.empty(len(texts), dtype=np.int64)
@@ -175,19 +178,20 @@ def _text_times(texts: list[str], origin: str, where: Where) -> Ints:
                 raise ValueError(text)
             moment = dt.datetime.fromisoformat(text.strip())
         except ValueError:
-            raise DataError(f"{origin}: column open_time, {where(i)}: '{text[:40]}' is not a time.", HINT) from None
+            raise DataError(f"{origin}: column {name}, {where(i)}: '{text[:40]}' is not a time.", hint) from None
         out[i] = round(moment.replace(tzinfo=moment.tzinfo or dt.UTC).timestamp() * 1000)
     return out
 
 
-def _floats(column: pa.ChunkedArray, origin: str, name: str, where: Where) -> Floats:
+def floats(column: pa.ChunkedArray, origin: str, name: str, where: Where, hint: str = HINT) -> Floats:
+    """A column of numbers, none of them missing. DataError that names it."""
     import pyarrow as pa
 
     kind = column.type
     if column.null_count:
-        raise DataError(f"{origin}: column {name}, {where(_first_null(column))}: empty.", HINT)
+        raise DataError(f"{origin}: column {name}, {where(_first_null(column))}: empty.", hint)
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
-        raise DataError(f"{origin}: column {name} holds {kind}, not numbers.", HINT)
+        raise DataError(f"{origin}: column {name} holds {kind}, not numbers.", hint)
     if pa.types.is_decimal(kind):  # Arrow's own cast is off by a bit now and then
         return np.array([float(value) for value in column.to_pylist()])
     return numbers(column).astype(np.float64)

@@ -41,7 +41,7 @@ def read_columns(open_source: Callable[[], Any], shown: str, low_ms: int, high_m
     """
     import pyarrow.parquet as pq
 
-    with _explained(shown), pq.ParquetFile(open_source(), page_checksum_verification=True) as file:
+    with explained(shown), pq.ParquetFile(open_source(), page_checksum_verification=True) as file:
         groups = _groups(file, low_ms, high_ms)
         columns = ["open_time", *COLUMNS]
         table = file.read(columns) if groups is None else file.read_row_groups(groups, columns)
@@ -60,7 +60,7 @@ def read_facts(open_source: Callable[[], Any], shown: str) -> Facts:
     """Without reading the candles. Errors as `read_columns`."""
     import pyarrow.parquet as pq
 
-    with _explained(shown), pq.ParquetFile(open_source()) as file:
+    with explained(shown), pq.ParquetFile(open_source()) as file:
         known = file.metadata
         told = [known.row_group(i).column(0).statistics for i in range(known.num_row_groups)]
         limits = [(each.min_raw, each.max_raw) for each in told if each is not None and each.has_min_max]
@@ -70,7 +70,8 @@ def read_facts(open_source: Callable[[], Any], shown: str) -> Facts:
 
 
 @contextlib.contextmanager
-def _explained(shown: str) -> Iterator[None]:
+def explained(shown: str, remedy: str = "Mend it: atb data cache-manager repair") -> Iterator[None]:
+    """DataErrors that name the file, as `shown`; FileNotFoundError stays."""
     import pyarrow as pa
 
     try:
@@ -82,7 +83,7 @@ def _explained(shown: str) -> Iterator[None]:
         raise DataError(f"{shown} cannot be read: {error.strerror or 'Permission denied'}.", hint) from None
     except (pa.ArrowException, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         said = str(error).split("\n")[0].rstrip(".")
-        raise DataError(f"{shown} is damaged: {said}.", "Mend it: atb data cache-manager repair") from None
+        raise DataError(f"{shown} is damaged: {said}.", remedy) from None
 
 
 def _groups(file: pq.ParquetFile, low_ms: int, high_ms: int) -> list[int] | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from atb.core.errors import StrategyError, nearest
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -15,6 +18,7 @@ Mask = npt.NDArray[np.bool_]
 COLUMNS = ("open", "high", "low", "close", "volume")
 MAX_SCALE = 10  # decimal places that an exact column keeps
 MAX_EXACT = float(2**53)
+NO_SIDES: Mapping[str, Floats] = MappingProxyType({})
 
 
 class Candles:
@@ -23,6 +27,7 @@ class Candles:
     open_time: int64[n], ms UTC. open, high, low, close (quote per base), volume (base): float64[n]. `price_scale` and
     `volume_scale` are the series' own decimal places: `exact("close")` is `close * 10**price_scale` as int64, the
     base of rolling sums that are exact wherever they start. `price_exact` tells whether no price needed rounding for that.
+    `sides`: the side series that a strategy declares, each as of the close of its candle (sides.py).
     """
 
     symbol: str
@@ -35,8 +40,19 @@ class Candles:
     volume: Floats
     price_scale: int | None
     volume_scale: int | None
+    sides: Mapping[str, Floats]
 
-    __slots__ = ("symbol", "timeframe", "open_time", *COLUMNS, "price_scale", "volume_scale", "_exact", "_step")
+    __slots__ = (
+        "symbol",
+        "timeframe",
+        "open_time",
+        *COLUMNS,
+        "price_scale",
+        "volume_scale",
+        "sides",
+        "_exact",
+        "_step",
+    )
 
     def __init__(
         self,
@@ -51,6 +67,7 @@ class Candles:
         *,
         price_scale: int | None = None,
         volume_scale: int | None = None,
+        sides: Mapping[str, Floats] = NO_SIDES,
     ) -> None:
         self.symbol = symbol
         self.timeframe = timeframe
@@ -62,6 +79,7 @@ class Candles:
         self.volume = _read_only(volume, np.float64)
         self.price_scale = price_scale
         self.volume_scale = volume_scale
+        self.sides = _columns(sides, len(self.open_time))
         self._exact: dict[str, Ints] = {}
         self._step: int | None = None
 
@@ -83,13 +101,30 @@ class Candles:
         part.price_scale, part.volume_scale = self._scale("close"), self._scale("volume")
         for name in ("open_time", *COLUMNS):
             setattr(part, name, getattr(self, name)[start:stop])
+        part.sides = {name: column[start:stop] for name, column in self.sides.items()} if self.sides else NO_SIDES
         part._exact = {name: column[start:stop] for name, column in self._exact.items()}
         part._step = None
         return part
 
     def take(self, rows: npt.NDArray[Any]) -> Candles:
         """Some rows, by their numbers."""
-        return self.replace(**{name: getattr(self, name)[rows] for name in ("open_time", *COLUMNS)})
+        sides = {name: column[rows] for name, column in self.sides.items()}
+        return self.replace(sides, **{name: getattr(self, name)[rows] for name in ("open_time", *COLUMNS)})
+
+    def side(self, name: str) -> Floats:
+        """A side series as it was known at each candle's close: float64[n], NaN where nothing was. StrategyError without it."""
+        column = self.sides.get(name)
+        if column is None:
+            declare = f'Declare it in the class: sides = ("{name}",)'
+            hint = f"{declare}. {nearest(name, sorted(self.sides))}" if self.sides else declare
+            raise StrategyError(f"The candles carry no side series '{name}'.", hint)
+        return column
+
+    def with_sides(self, sides: Mapping[str, Floats]) -> Candles:
+        """The same candles with these side series, and no others."""
+        same = self.window(0, len(self))
+        same.sides = _columns(sides, len(self))
+        return same
 
     def exact(self, name: str) -> Ints:
         """A column as whole multiples of `10**-scale`: int64[n]."""
@@ -105,8 +140,8 @@ class Candles:
         """What one of `exact(name)` is worth, as the divisor: `exact / unit` is the column's own number."""
         return float(10.0 ** self._scale(name))
 
-    def replace(self, **columns: npt.NDArray[Any]) -> Candles:
-        """A copy with other columns, keeping the scales."""
+    def replace(self, sides: Mapping[str, Floats] | None = None, /, **columns: npt.NDArray[Any]) -> Candles:
+        """A copy with other columns or side series (None: the same), keeping the scales."""
         kept = [columns.get(name, getattr(self, name)) for name in ("open_time", *COLUMNS)]
         return Candles(
             self.symbol,
@@ -114,6 +149,7 @@ class Candles:
             *kept,
             price_scale=self._scale("close"),
             volume_scale=self._scale("volume"),
+            sides=self.sides if sides is None else sides,
         )
 
     def _scale(self, name: str) -> int:
@@ -150,6 +186,17 @@ def _whole_at(column: Floats, scale: int) -> bool:
         if not bool(np.all(np.rint(scaled) / 10.0**scale == part)):
             return False
     return True
+
+
+def _columns(sides: Mapping[str, Floats], rows: int) -> Mapping[str, Floats]:
+    """Side series as read-only columns of so many rows."""
+    if not sides:
+        return NO_SIDES
+    columns = {name: _read_only(column, np.float64) for name, column in sides.items()}
+    for name, column in columns.items():
+        if column.shape != (rows,):
+            raise ValueError(f"{name}: {column.shape} beside {rows} candles")
+    return columns
 
 
 def _read_only(column: npt.NDArray[Any], kind: type) -> npt.NDArray[Any]:

@@ -5,7 +5,7 @@ Nothing is written and nothing is sent here: whatever is wrong with the request 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from atb.core.errors import UsageError
@@ -15,12 +15,13 @@ from atb.core.timeframe import check_timeframe
 from atb.core.types import MarketRules, Symbol, symbol_for
 from atb.engine.records import Rules
 from atb.engine.rules import make_rules
+from atb.engine.sides import Side
 from atb.execution.traded import Traded
 from atb.live.health_server import address_of
 from atb.live.mode import Mode
 from atb.live.request import LiveRequest
 from atb.live.signal_config import signal_config
-from atb.strategy.contract import Strategy, own_policy
+from atb.strategy.contract import Strategy, own_policy, sides_of
 from atb.strategy.gate import SEGMENT_BARS, check_on_load
 from atb.strategy.loader import LoadedStrategy
 from atb.strategy.signals import compute_signals, lookback_of
@@ -37,6 +38,9 @@ class Desk(NamedTuple):
     rules: Callable[[Symbol], MarketRules]
     now_ms: int
     fingerprint: str  # of the key, empty without one
+    find_sides: Callable[[Sequence[Side], str], object] = lambda declared, symbol: (
+        None
+    )  # DataError where one is not stored
 
 
 class Ready(NamedTuple):
@@ -160,15 +164,18 @@ def _check_protection(policy: Policy, asked: LiveRequest) -> None:
 
 def _strategy(symbol: Symbol, asked: LiveRequest, desk: Desk) -> Strategy:
     strategy = desk.loaded.make(asked.params)
+    desk.find_sides(sides_of(type(strategy)), symbol.id)
     desk.attach_model(strategy, symbol.id, asked.timeframe, desk.now_ms, asked.model_version)
     return strategy
 
 
 def _let_through(strategy: Strategy, symbol: Symbol, timeframe: str, min_confidence: float, exact: bool) -> None:
-    """The gate, as before a backtest. The candles are simulated: they are there at once, whatever the exchange does, and
+    """The gate, as before a backtest. Candles and side series are simulated: they are there at once, whatever happens, and
     what a strategy may look at does not depend on whose they are."""
     from atb.venue.simulated import SIMULATED_START_MS, simulate_candles
+    from atb.venue.simulated_sides import simulated_sides
 
     count = lookback_of(strategy) + 4 * SEGMENT_BARS  # three stretches that have something between them
     candles = simulate_candles(symbol.id, timeframe, SIMULATED_START_MS, count, GATE_SEED)
+    candles = simulated_sides(sides_of(type(strategy)), candles, GATE_SEED)
     check_on_load(strategy, candles, compute_signals(strategy, candles), min_confidence, exact)

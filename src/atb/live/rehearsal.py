@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from atb.core.timeframe import ManualClock, timeframe_ms
 from atb.engine.candles import Candles, Floats
 from atb.engine.records import Rules
+from atb.engine.sides import Join, as_they_are
 from atb.execution.engines import registered
 from atb.execution.executor import Event
 from atb.execution.session import Session, Wish, open_session
@@ -54,6 +55,7 @@ class Rehearsal(NamedTuple):
     policy_hash: str
     notes: Sequence[str]
     strategy_sha256: str = ""
+    join: Join = as_they_are
 
 
 class Outcome(NamedTuple):
@@ -95,9 +97,10 @@ def _play(
         renew()
         return stop()
 
-    trader = Trader(session.executor, [part.strategy for part in asked.parts], asked.timeframe)
+    trader = Trader(session.executor, [part.strategy for part in asked.parts], asked.timeframe, asked.join)
     lookback = [lookback_of(part.strategy) for part in asked.parts]
-    replay = Replay(trader, broker, clock, [part.candles for part in asked.parts], lookback, first_ms, speed)
+    bare = [part.candles.with_sides({}) for part in asked.parts]  # the trader joins side series itself, as it does live
+    replay = Replay(trader, broker, clock, bare, lookback, first_ms, speed)
     rows = replay.run(progress, stopped)
     ended = rows == len(replay.times)
     parity = _parity(session, asked) if ended else None

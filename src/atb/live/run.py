@@ -10,6 +10,7 @@ from typing import NamedTuple, TextIO
 
 from atb.core.errors import DatabaseError, ExchangeUnavailable, Fenced, UsageError
 from atb.core.timeframe import Clock, ManualClock, moment, timeframe_ms
+from atb.engine.sides import Join, as_they_are
 from atb.execution.engines import registered
 from atb.execution.executor import Event
 from atb.execution.reconcile import Verdict
@@ -32,6 +33,7 @@ from atb.live.prepare import Ready, facts
 from atb.live.redact import Redactor
 from atb.live.request import DEFAULT_PAPER_BALANCE
 from atb.live.screen import Looks, open_screen
+from atb.live.side_refresh import Fresh, kept_fresh
 from atb.live.start import agree, check_key, check_money, resumed
 from atb.live.status import About, Status
 from atb.live.teller import Teller
@@ -46,7 +48,8 @@ class Around(NamedTuple):
     """What a session meets. broker: the account at the exchange, None on paper.
 
     feed: market data, given the last row that was decided and who is told. disabled: where trading is switched off, empty
-    where nowhere. show: the verdict of the start, for people. secrets: what must never be shown.
+    where nowhere. show: the verdict of the start, for people. secrets: what must never be shown. join: what gives windows their
+    side series; sides: those that are asked for anew while it runs.
     """
 
     where: Where
@@ -60,6 +63,8 @@ class Around(NamedTuple):
     secrets: Sequence[str]
     stream: TextIO
     looks: Looks
+    join: Join = as_they_are
+    sides: Sequence[Fresh] = ()
 
 
 class Shown:
@@ -138,7 +143,8 @@ def _trade(
         stop(loop.end)
         shown.status.update(**loop.picture())
         shown.screen.start()
-        with registered(
+        fresh = kept_fresh(around.sides, shown.teller.speaking_as("SideSeries"))
+        with fresh, registered(
             around.home, account=session.account.name, session_id=session.id, database=around.where.shown,
             health_port=shown.server.port,
         ):  # fmt: skip
@@ -162,7 +168,7 @@ def _loop(
     compare: Callable[[], object],
 ) -> Loop:  # fmt: skip
     asked, executor = ready.asked, session.executor
-    trader = Trader(executor, ready.strategies, asked.timeframe)
+    trader = Trader(executor, ready.strategies, asked.timeframe, around.join)
     market = None
     if around.broker is None:
         market = PaperMarket(feed, executor.broker, paper, session.state, trader.look)  # type: ignore[arg-type]

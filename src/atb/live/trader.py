@@ -11,25 +11,30 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from atb.core.errors import StrategyError
+from atb.core.errors import DataError, StrategyError
 from atb.core.money import lots_to_base, price_to_decimal
 from atb.core.timeframe import moment, timeframe_ms
 from atb.engine.candles import Candles
 from atb.engine.reasons import REASON_NAMES
+from atb.engine.sides import Join, as_they_are
 from atb.execution.executor import Event, Executor
 from atb.execution.state import TradingState
 from atb.ledger.entries import Entry
-from atb.strategy.contract import Strategy
+from atb.strategy.contract import Strategy, sides_of
 from atb.strategy.signals import compute_signals
 
 STEP = Decimal("0.002")  # of the peak: by so much a new trough is lower than the last that was written
 
 
 class Trader:
-    """Decides for the symbols of an executor's state. strategies: one a symbol, in the same order."""
+    """Decides for the symbols of an executor's state. strategies: one a symbol, in the same order. join: what gives a window
+    the side series that a strategy declares."""
 
-    def __init__(self, executor: Executor, strategies: Sequence[Strategy], timeframe: str) -> None:
-        self.executor, self.strategies, self.timeframe = executor, list(strategies), timeframe
+    def __init__(
+        self, executor: Executor, strategies: Sequence[Strategy], timeframe: str, join: Join = as_they_are
+    ) -> None:
+        self.executor, self.strategies, self.timeframe, self.join = executor, list(strategies), timeframe, join
+        self.sides = [sides_of(type(strategy)) for strategy in strategies]
         self.length_ms = timeframe_ms(timeframe)
         self.failing: dict[str, str] = {}  # by symbol, why the strategy gave no signal at its last close
 
@@ -100,10 +105,10 @@ class Trader:
     def _signal(self, name: str, window: Candles) -> float:
         s = next(i for i, t in enumerate(self.state.traded) if t.symbol.id == name)
         try:
-            signal = float(compute_signals(self.strategies[s], window)[-1])
+            signal = float(compute_signals(self.strategies[s], self.join(self.sides[s], window))[-1])
             self.failing.pop(name, None)
             return signal
-        except StrategyError as error:
+        except (StrategyError, DataError) as error:  # also: a side series cannot be read
             self.failing[name] = error.what
             self.executor.tell(Event("error", "strategy_failed", f"{name}: {error.what} It gives no signal."))
             return math.nan

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from atb.core.errors import UsageError, nearest
-from atb.engine.candles import Candles, Floats
+from atb.core.timeframe import parse_duration_ms
+from atb.engine.candles import COLUMNS, Candles, Floats
+from atb.engine.sides import Side
 
 
 class Param(NamedTuple):
@@ -23,12 +26,53 @@ def param(default: Any, low: float, high: float, help: str = "") -> Any:
     return Param(default, low, high, help)
 
 
+SIDE_NAME = re.compile(r"[a-z][a-z0-9_]*")
+MAX_AGES = {"funding_rate": "1d", "open_interest": "6h", "fear_greed": "3d"}  # unless a strategy says otherwise
+
+
+def side(name: str, max_age: str | None = None, *, venue: str | None = None, symbol: str | None = None) -> Side:
+    """Declare a side series in a strategy's class body: `sides = (side("funding_rate", max_age="8h"),)`.
+
+    An older value than `max_age` counts as none. symbol: of another than the candles' own; venue: where several have one.
+    """
+    check_side_name(name)
+    age = MAX_AGES.get(name) if max_age is None else max_age
+    return Side(name, None if age is None else parse_duration_ms(str(age), f"{name}: max_age"), venue, symbol)
+
+
+def check_side_name(name: str) -> str:
+    """`name` itself; a UsageError where no side series can have it."""
+    if not isinstance(name, str) or not SIDE_NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be the name of a side series.", "Small letters, digits, _, as in funding_rate."
+        )
+    if name in ("open_time", *COLUMNS):
+        raise UsageError(f"{name} is a column of candles, and cannot be the name of a side series.", "Choose another.")
+    return name
+
+
+def sides_of(cls: type[Strategy]) -> tuple[Side, ...]:
+    """The side series that a strategy declares. UsageError where that is not what it must be."""
+    declared = cls.sides
+    listed = (
+        [declared] if isinstance(declared, str | Side) else declared
+    )  # ("a") is no tuple: everybody forgets the comma
+    if not isinstance(listed, Sequence) or not all(isinstance(each, str | Side) for each in listed):
+        raise UsageError(f"sides of class {cls.__name__} must be names or side(...), not {declared!r}.")
+    found = tuple(each if isinstance(each, Side) else side(each) for each in listed)
+    twice = sorted({each.name for each in found if [other.name for other in found].count(each.name) > 1})
+    if twice:
+        raise UsageError(f"class {cls.__name__} declares the side series {twice[0]} more than once.")
+    return found
+
+
 class Strategy:
     """Base of all strategies: parameters, a declared memory, and `signals`.
 
     A subclass says what it holds, not what it does: `signals` maps candles to numbers in [-1, 1], whose sign is the
-    direction and whose size is the confidence; NaN while there is too little history. It sees candles only, never the
-    position. `signals(c)[t]` may depend on the `lookback_bars` candles that end with t, and on nothing else.
+    direction and whose size is the confidence; NaN while there is too little history. It sees candles, with the side
+    series that it declares, and never the position. `signals(c)[t]` may depend on the `lookback_bars` candles that end with
+    t, and on nothing else.
     """
 
     name: str = ""
@@ -39,6 +83,7 @@ class Strategy:
     )
     model_kind: ClassVar[str | None] = None  # "basic": the loader sets `model` for the symbol and timeframe
     model: Any = None
+    sides: ClassVar[Sequence[Side | str]] = ()  # side series beside the candles: "funding_rate", or side(...)
     silent_at_times: ClassVar[bool] = False  # True: NaN after the warm-up is meant ("no signal"), not a fault
 
     def __init_subclass__(cls) -> None:
@@ -97,6 +142,7 @@ def check_declarations(cls: type[Strategy]) -> None:
     if not isinstance(cls.policy, Mapping):
         raise UsageError(f"policy of class {cls.__name__} must be a dictionary, not {cls.policy!r}.")
     make_policy(cls.policy, "policy")
+    sides_of(cls)
 
 
 def _checked(title: str, name: str, declared: Param, value: Any) -> float:

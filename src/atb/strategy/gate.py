@@ -13,6 +13,8 @@ that needs a millisecond for any answer, so candles are tried in these ways:
 - *futures*: everything after a cut is replaced by a wild market that ends early, which also reaches what is far ahead,
   where a patchwork may show the real candle of another window. It tries the candles before a cut, so there are many cuts.
 
+- *side series* are changed outside of windows and after cuts as candles are: a look at the next value of one is a look ahead.
+  As they change rarely, candles just before they do are among the windows.
 - *decimals*: some windows with the decimal scale that they alone have.
 
 A candle that differs in any of them is a suspect. Suspects are asked for by their exact windows, in order of time, and
@@ -43,7 +45,7 @@ from atb.core.words import are, counted
 from atb.engine.candles import Candles, Floats
 from atb.strategy.contract import Strategy
 from atb.strategy.gate_series import gaps_of, patchwork_points, spread
-from atb.strategy.gate_tests import Finding, Gate, Progress
+from atb.strategy.gate_tests import HOLES, Finding, Gate, Progress
 from atb.strategy.signals import ask, check_values, lookback_of, place
 
 SEGMENT_BARS = 400  # candles of a stretch at loading, beyond the lookback
@@ -81,6 +83,7 @@ def check_on_load(strategy: Strategy, candles: Candles, signals: Floats, min_con
     with _quiet():
         for start in sorted({0, (n - length) // 2, n - length}):
             gate.windows(spread(start + lookback - 1, start + length, LOAD_WINDOWS))
+            gate.windows(gate.before_news(start, start + length, LOAD_WINDOWS))
             gate.decimals(spread(start + lookback - 1, start + length, 1))
             gate.patchworks(patchwork_points(start, start + length, lookback, gaps_of(lookback)[0], LOAD_PHASES))
             gate.futures(start, start + length, LOAD_CUTS)
@@ -113,6 +116,7 @@ def check_fully(
         if not findings:
             gate.windows(spread(lookback - 1, n, WINDOWS))
             gate.windows(gate.holes())
+            gate.windows(gate.before_news(0, n, HOLES))
             gate.decimals(spread(lookback - 1, n, DECIMALS))
             batches = chain(*(patchwork_points(0, n, lookback, gap) for gap in gaps_of(lookback)))
             gate.patchworks(batches, on_progress)

@@ -21,6 +21,7 @@ PATCHWORK_ROWS = 16_384  # candles in one patchwork, about
 CALM = 0.5  # share of a gap, from its start, in which the market stands still
 SWING = 0.2  # of the price, either way, in the rest of it
 NUDGES = (0.75, 0.9, 0.97, 1.03, 1.1, 1.25)  # factors for the prices of the last candle
+SIDE_NUDGES = (-10.0, -3.0, -1.0, -0.3, 0.3, 1.0, 3.0, 10.0)  # times the usual size, added to a side series' last value
 VOLUMES = (0.05, 20.0)  # and for its volume: a candle without trades would be another kind of candle
 
 
@@ -37,7 +38,21 @@ def wild_future(candles: Candles, cut: int, factor: float, lookback: int) -> Can
     columns = {name: getattr(series, name) * factors for name in COLUMNS}
     for name in PRICES if factor > 1.0 else ():
         columns[name][cut + 1 :] = columns["close"][cut + 1 :]
-    return series.replace(**columns)
+    return series.replace({name: _wild(column, cut, factors) for name, column in series.sides.items()}, **columns)
+
+
+def _wild(side: Floats, cut: int, factors: Floats) -> Floats:
+    """A side series with what follows the cut moved: by factors, and by its size, since it may be 0, below it, or missing."""
+    out = np.array(side)
+    moved, after = np.nan_to_num(side[cut + 1 :]), factors[cut + 1 :]
+    out[cut + 1 :] = moved * after + size_of(side) * (after - 1.0)
+    return out
+
+
+def size_of(side: Floats) -> float:
+    """How large the numbers of a side series are; 1 where nothing tells."""
+    known = np.abs(side[~np.isnan(side) & (side != 0.0)])
+    return float(np.median(known)) if len(known) else 1.0
 
 
 def patchwork_points(start: int, stop: int, lookback: int, gap: int, phases: int | None = None) -> Iterator[Ints]:
@@ -69,7 +84,10 @@ def patchwork(candles: Candles, points: Ints, lookback: int) -> tuple[Ints, Cand
     for name in COLUMNS:
         columns[name] = np.array(getattr(series, name))
         columns[name][holes] = foreign[name].ravel()
-    return rows, series.replace(**columns)
+    sides = {name: np.array(column) for name, column in series.sides.items()}
+    for column in sides.values():
+        column[holes] = _foreign_side(column, rows[:-1], gap).ravel()
+    return rows, series.replace(sides, **columns)
 
 
 def gaps_of(lookback: int) -> tuple[int, ...]:
@@ -92,6 +110,13 @@ def _foreign(series: Candles, ends: Ints, gap: int) -> dict[str, Floats]:
     return {"open": close, "high": close * reach, "low": close / reach, "close": close, "volume": volume}
 
 
+def _foreign_side(side: Floats, ends: Ints, gap: int) -> Floats:
+    """A side series in the gaps, float64[len(ends), gap]: as it was, then up and down around what it is next."""
+    then = np.nan_to_num(side[ends + gap + 1, None])
+    moved = then + (size_of(side) + np.abs(then)) * (_swing(np.arange(gap)) - 1.0) / SWING
+    return np.where(np.arange(gap) < CALM * gap, side[ends, None], moved)
+
+
 def _swing(places: Ints) -> Floats:
     """Factors from 1 - SWING to 1 + SWING without a pattern to speak of."""
     return np.asarray(1.0 + SWING * ((places * 7919) % 13 - 6) / 6)
@@ -107,6 +132,11 @@ def nudged(window: Candles) -> Iterator[Candles]:
         yield window.replace(close=close)
     for factor in VOLUMES:
         yield window.replace(volume=_with_last(window, "volume", factor))
+    for name, side in window.sides.items():
+        for change in SIDE_NUDGES:
+            column = np.array(side)
+            column[-1] = np.nan_to_num(side[-1]) + change * size_of(side)
+            yield window.replace({**window.sides, name: column})
 
 
 def _with_last(window: Candles, name: str, factor: float) -> npt.NDArray[np.float64]:
@@ -116,9 +146,10 @@ def _with_last(window: Candles, name: str, factor: float) -> npt.NDArray[np.floa
 
 
 def another_market(candles: Candles) -> Candles:
-    """The same times with the prices and volumes of other times."""
+    """The same times with the prices, volumes and side series of other times."""
     half = len(candles) // 2
-    return candles.replace(**{name: np.roll(getattr(candles, name), half) for name in COLUMNS})
+    sides = {name: np.roll(column, half) for name, column in candles.sides.items()}
+    return candles.replace(sides, **{name: np.roll(getattr(candles, name), half) for name in COLUMNS})
 
 
 def spread(start: int, stop: int, count: int) -> Ints:

@@ -96,6 +96,16 @@ class Gate:
         points = points[(points >= self.lookback - 1) & (points < len(self.candles))]
         return np.asarray(points[spread(0, len(points), HOLES)])
 
+    def before_news(self, start: int, stop: int, count: int) -> Ints:
+        """Candles just before a side series changes, where a look at its next value would show; some, if there are many."""
+        changes = np.zeros(max(0, stop - start - 1), bool)
+        for side in self.candles.sides.values():
+            column = side[start:stop]
+            changes |= (column[1:] != column[:-1]) & ~(np.isnan(column[1:]) & np.isnan(column[:-1]))
+        points = np.flatnonzero(changes) + start
+        points = points[points >= start + self.lookback - 1]
+        return np.asarray(points[spread(0, len(points), count)])
+
     def patchworks(self, batches: Iterator[Ints], on_progress: Progress | None = None) -> None:
         """Many windows at once, in foreign surroundings."""
         done, total = 0, len(gaps_of(self.lookback)) * (len(self.candles) - self.lookback + 1)
@@ -164,9 +174,10 @@ class Gate:
                 if answers is not None and self._differs(self.signals[t : t + 1], answers[-1:]).any():
                     return []
         text = (
-            "lag: no change of the last candle's prices or volume changes its signal (tried from {} on); the strategy "
+            "lag: no change of the last candle's prices, volume or side series changes its signal (tried from {} on); "
         )
-        return [self._finding("lag", text + "answers at least one candle late.", self.lookback - 1, fatal)]
+        text += "the strategy answers at least one candle late."
+        return [self._finding("lag", text, self.lookback - 1, fatal)]
 
     def _constant(self) -> bool:
         """Whether one answer is all there is, or another market would change none: such a signal cannot be late."""
@@ -242,9 +253,8 @@ class Gate:
 
     def _with_own_scale(self, t: int) -> Candles:
         window = self._window(t)
-        return Candles(
-            window.symbol, window.timeframe, window.open_time, *(getattr(window, name) for name in COLUMNS)
-        )  # fmt: skip
+        columns = [getattr(window, name) for name in COLUMNS]
+        return Candles(window.symbol, window.timeframe, window.open_time, *columns, sides=window.sides)
 
     def _window(self, t: int) -> Candles:
         return self.candles.window(t - self.lookback + 1, t + 1)

@@ -27,7 +27,7 @@ def compute_signals(strategy: Strategy, candles: Candles) -> Floats:
 
 def ask(strategy: Strategy, candles: Candles) -> Floats:
     """`strategy.signals(candles)` as float64[n], whatever its values; the candles must stay as they were."""
-    columns = [getattr(candles, name) for name in CANDLE_COLUMNS]
+    columns, sides = [getattr(candles, name) for name in CANDLE_COLUMNS], dict(candles.sides)
     try:
         with aside():
             answer = strategy.signals(candles)
@@ -38,6 +38,8 @@ def ask(strategy: Strategy, candles: Candles) -> Floats:
     for name, column in zip(CANDLE_COLUMNS, columns, strict=True):
         if getattr(candles, name) is not column or column.flags.writeable:  # the engine trades on the same arrays
             raise StrategyError(f"{place(strategy)}: signals() changed candles.{name}.", COPY_FIRST)
+    if any(candles.sides.get(name) is not column or column.flags.writeable for name, column in sides.items()):
+        raise StrategyError(f"{place(strategy)}: signals() changed the side series of the candles.", COPY_FIRST)
     return _as_floats(answer, len(candles), strategy)
 
 

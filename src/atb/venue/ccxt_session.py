@@ -19,6 +19,7 @@ from atb.venue.ccxt_errors import Failure, Trouble, Verdict, failure_of, handled
 from atb.venue.rate_budget import LIMITS, Priority, RateBudget
 
 VENUES: tuple[str, ...] = ("binance", "coinbase")
+CLIENTS = {"binance": "public", "coinbase": "rest", "binanceusdm": "fapiPublic"}  # and which of its URLs names the host
 OFFLINE_HINT = "Use --provider simulated, --data FILE, or candles already in the store."
 MAX_BACKOFF_S = 20.0
 UNSAID_WAIT_S = 1.0  # after "too fast" without a time to wait (Coinbase counts by the second)
@@ -45,6 +46,15 @@ WEIGHTS = {
     "sapiGetAssetAssetDividend": 10,
     "sapiGetAssetTransfer": 1,
     "sapiGetConvertTradeFlow": 1,
+    "fapiPublicGetFundingRate": 24,  # it weighs 1, with a limit of its own: 500 in 5 minutes
+    "fapiDataGetOpenInterestHist": 12,  # it weighs nothing, and 1,000 in 5 minutes are allowed
+}
+
+# Where an API's parts are below the root of its host.
+PATHS = {
+    "binance": {"public": "/api/v3", "private": "/api/v3", "sapi": "/sapi/v1"},
+    "binanceusdm": {"fapiPublic": "/fapi/v1", "fapiData": "/futures/data"},
+    "coinbase": {"rest": ""},
 }
 
 T = TypeVar("T")
@@ -104,7 +114,7 @@ class Session:
         self.priority = priority
         self.client = open_client(venue, base_url, patience.timeout_s)
         api = self.client.urls["api"]
-        self.host = host_of(api["public"] if venue == "binance" else api["rest"])
+        self.host = host_of(api[CLIENTS[venue]])
         self.budget = RateBudget(rates, self.host + self.scope, LIMITS[venue + self.scope]) if rates else None
         # The budget counts for all; ccxt would only add a pause to each request.
         self.client.enableRateLimit = self.budget is None
@@ -176,7 +186,7 @@ class Session:
 
     def _take(self, endpoint: str, priority: Priority) -> float:
         """Takes the request's weight from the budget, or says how many seconds there will be none."""
-        weight = WEIGHTS[endpoint] if self.venue == "binance" else 1
+        weight = 1 if self.venue == "coinbase" else WEIGHTS[endpoint]
         return 0.0 if self.budget is None else self.budget.take(weight, priority)
 
     def _wait_for_room(self, endpoint: str) -> None:
@@ -226,19 +236,18 @@ def ccxt_error() -> Any:
 
 def open_client(venue: str, base_url: str | None, timeout_s: float) -> Any:
     """A ccxt client without keys."""
-    if venue not in VENUES:
+    if venue not in CLIENTS:
         raise UsageError(f"Unknown venue '{venue}'.", nearest(venue, list(VENUES)))
     import ccxt
 
     config: dict[str, Any] = {"timeout": max(1, round(timeout_s * 1000)), "enableRateLimit": True}
     if venue == "binance":
         config["options"] = {"fetchMarkets": {"types": ["spot"]}, "fetchCurrencies": False, "fetchMargins": False}
-    else:
+    elif venue == "coinbase":
         config["headers"] = {"Cache-Control": "no-cache"}  # else public answers may come from a cache
     if base_url is not None:
         root = _checked_root(base_url)
-        binance = {"public": root + "/api/v3", "private": root + "/api/v3", "sapi": root + "/sapi/v1"}
-        config["urls"] = {"api": binance if venue == "binance" else {"rest": root}}
+        config["urls"] = {"api": {name: root + path for name, path in PATHS[venue].items()}}
     return getattr(ccxt, venue)(config)
 
 

@@ -49,7 +49,12 @@ class Tally(NamedTuple):
     silent_until_ms: int = 0
 
 
-LIMITS = {"binance": Limit(6000, 60), "coinbase": Limit(10, 1), "coinbase private": Limit(30, 1)}
+LIMITS = {
+    "binance": Limit(6000, 60),
+    "binanceusdm": Limit(2400, 60),
+    "coinbase": Limit(10, 1),
+    "coinbase private": Limit(30, 1),
+}
 LONGEST_SILENCE_S = (
     3 * 86_400
 )  # the longest ban that Binance gives: a later time is a mistake, or a clock that was wrong

@@ -38,6 +38,8 @@ class Exchange:
             ""  # given candles form while they run, to their "low" or "high" first; else they show at once all
         )
         self.lag_ms = 0  # how old what candles show is: a closed one is not final, and the next not there, for so long
+        self.funding: dict[str, Rows] = {}  # of perpetuals, by symbol: (ms, rate)
+        self.interest: dict[str, Rows] = {}  # (ms, base units)
         self.names = 0  # of orders to which the client gave none
         self._later: list[tuple[int, Callable[[], None]]] = []
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 from tests.venue.exchange.accounts import Account
-from tests.venue.exchange.binance import account, lists, orders, public, transfers
+from tests.venue.exchange.binance import account, futures, lists, orders, public, transfers
 from tests.venue.exchange.binance.auth import key_of, unknown_key
 from tests.venue.exchange.binance.errors import ApiError
 from tests.venue.exchange.rates import DAY_MS, TEN_SECONDS_MS
@@ -138,4 +138,6 @@ ROUTES: dict[tuple[str, str], Handler] = {
     ("GET", SAPI + "asset/assetDividend"): reads(10, transfers.dividends),
     ("GET", SAPI + "asset/transfer"): reads(1, transfers.between_wallets),
     ("GET", SAPI + "convert/tradeFlow"): reads(1, transfers.conversions),
+    ("GET", "/fapi/v1/fundingRate"): anybody(1, futures.funding_rate),
+    ("GET", "/futures/data/openInterestHist"): anybody(0, futures.open_interest),
 }
