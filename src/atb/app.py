@@ -252,7 +252,8 @@ class App(MarketApp):
             if strategy is None:
                 parts.append(Part(candles, None))
             else:
-                parts.append(Part(candles, compute_signals(strategy, join(sides_of(type(strategy)), candles))))
+                joined = join(sides_of(type(strategy)), candles)
+                parts.append(Part(joined, compute_signals(strategy, joined)))
         return parts
 
     def database_for_trading(self, warn: Say) -> Where:

@@ -234,6 +234,26 @@ def test_a_replay_is_the_backtest(traded: Shell) -> None:
     _replay_is_the_backtest(traded, CANDLES, ("--days", "40"))
 
 
+def test_a_value_that_is_another_one_now_is_named(traded: Shell) -> None:
+    """As where it was told after the close: what the session knew then is in its ledger."""
+    traded.write("funding.csv", golden_funding())
+    imported = ("data", "side", "import", "funding.csv", *REAL[:4], "--delay", "1m")
+    traded(*imported, ok=True)
+    asked = ("carry", "--symbol", "BTCUSDT", "--data", CANDLES, "--days", "40", "--json")
+    session = traded("live", *asked, "--provider", "replay", ok=True).json["session_id"]
+    traded("data", "side", "remove", "funding_rate", "--yes", ok=True)
+    head, *rows = golden_funding().splitlines()
+    cells = [row.split(",") for row in rows]
+    other = [f"{at},{-float(value) if k % 9 == 0 else value}" for k, (at, value) in enumerate(cells)]
+    traded.write("funding.csv", "\n".join([head, *other]) + "\n")
+    traded(*imported, ok=True)
+    told = traded("live", "parity", "--session-id", session, "--data", CANDLES, "--json", ok=True).json
+    assert told["explained"] and not told["equal"] and set(told["causes"]) == {"side"}
+    assert {d["what"] for d in told["differences"]} == {"side", "signal"}
+    first = next(d for d in told["differences"] if d["what"] == "side")
+    assert first["session"].startswith("funding_rate ") and first["session"] != first["backtest"]
+
+
 def test_a_replay_of_real_candles_with_real_funding(traded: Shell, real_data: Path) -> None:
     path = real_data / "binanceusdm_BTCUSDT_funding.parquet"
     traded("data", "side", "import", path, *REAL, ok=True)

@@ -17,6 +17,7 @@ CAUSES = {
     "price": "what the market gave, against the model of the backtest",
     "fee": "what the exchange took, against the costs of the backtest",
     "candle": "the candles differ from those that were seen",
+    "side": "a side series is another one now: a value was told, or changed, after the close",
     "strategy_failed": "the strategy failed, and gave no signal",
     "strategy_changed": "the strategy's file or its model is another one now",
     "under_way": "an order was under way, so nothing was decided",
@@ -108,13 +109,16 @@ def commands(scene: Scene) -> Iterator[tuple[str, str, Cause]]:
             yield body.get("symbol", ""), body["action"], because("operator", f"{body['reason']} ({body['by']})")
 
 
-def of_signal(scene: Scene, s: int, had: float) -> Cause:
+def of_signal(scene: Scene, s: int, had: float, late_ms: int | None = None) -> Cause:
+    """late_ms: the last close up to this one at which a side series was another one than it is now."""
     told = scene.happened("strategy_failed", scene.name(s)) if had != had else None
     if told is not None:
         return because("strategy_failed", told.message)
     back = [at for symbol, at in scene.wrong if symbol == s and at <= scene.now.open_ms]
     if back:
         return because("candle", f"the candle of {iso_minute(max(back))} that it looks back on is another one")
+    if late_ms is not None:
+        return because("side", f"a side series was another one at the close of {iso_minute(late_ms)}")
     if scene.recorded.changed:
         return because("strategy_changed", scene.recorded.changed)
     return because("unexplained", "the strategy gives another signal for the same candles")

@@ -27,7 +27,8 @@ EVENTS = "SELECT at, code, message FROM events WHERE account_id = %s ORDER BY at
 
 
 class Close(NamedTuple):
-    """A close that was decided on, and the state after its decisions. prices, signals: by symbol, as they were seen.
+    """A close that was decided on, and the state after its decisions. prices, signals: by symbol, as they were seen; sides: by
+    symbol and name, the side series that its strategy declares.
 
     written_at: when, by the database's clock. equity, dust (what is held beyond whole lots is worth): of the books.
     """
@@ -44,6 +45,7 @@ class Close(NamedTuple):
     dust: Decimal
     halted: str
     flattening: frozenset[int]
+    sides: Mapping[str, Mapping[str, float]]
 
 
 class Execution(NamedTuple):
@@ -183,6 +185,7 @@ def _seen(state: TradingState, link: Chained) -> Close:
         {name: float(signal) for name, signal in body["signals"].items()},
         list(state.reasons), state.stepper.copy(), state.books.equity, _dust(state), state.books.halted,
         frozenset(state.flattening),
+        {symbol: {n: float(v) for n, v in sides.items()} for symbol, sides in body.get("sides", {}).items()},
     )  # fmt: skip
 
 

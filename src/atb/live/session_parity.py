@@ -33,8 +33,8 @@ NAN = math.nan
 
 
 class Difference(NamedTuple):
-    """at_ms: the open time of the candle. what: candle, signal, decision, fill, command, money or equity. effect: in quote, what
-    it was worth to the session at the close of the candle; None where that cannot be told."""
+    """at_ms: the open time of the candle. what: candle, side, signal, decision, fill, command, money or equity. effect: in quote,
+    what it was worth to the session at the close of the candle; None where that cannot be told."""
 
     at_ms: int
     symbol: str
@@ -64,7 +64,8 @@ class SessionParity(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One symbol of the session: its candles, and the signals that the strategy gives for them now (None: unknown)."""
+    """One symbol of the session: its candles with their side series, and the signals that the strategy gives for them now
+    (None: unknown)."""
 
     candles: Candles
     signals: Floats | None
@@ -81,6 +82,8 @@ class _Comparison:
         self.names = [traded.symbol.id for traded in recorded.traded]
         self.tape = Tape([part.candles for part in parts])
         self.signals = [_by_time(part) for part in parts]
+        self.sides = [_sides_by_time(part.candles) for part in parts]
+        self.late: dict[str, int] = {}  # by symbol, the last close at which a side series was another one
         self.found: list[Difference] = []
         self.fills = self.decisions = 0
         self.made_of: dict[int, list[Execution]] = {}
@@ -132,6 +135,7 @@ class _Comparison:
         self._candles(times, now, scene)
         for name in now.prices:
             if name in self.names:
+                self._sides(self.names.index(name), now)
                 self._signal(self.names.index(name), now, scene)
                 self._decision(self.names.index(name), now, scene)
         if before is None:
@@ -151,12 +155,22 @@ class _Comparison:
                 if self.tape.close(s, at) is not None and (at != now.open_ms or name not in now.prices):
                     self._differs(at, name, "candle", "not decided on", "decided on", scene.not_seen(name))
 
+    def _sides(self, s: int, now: Close) -> None:
+        """What was known beside the candle. A session from before that was written down says nothing."""
+        name, given = self.names[s], self.sides[s].get(now.open_ms, {})
+        for side, had in now.sides.get(name, {}).items():
+            has = given.get(side)
+            if has is not None and had != has and not (had != had and has != has):
+                self.late[name] = now.open_ms
+                told, should = f"{side} {_number(had)}", f"{side} {_number(has)}"
+                self._differs(now.open_ms, name, "side", told, should, because("side"))
+
     def _signal(self, s: int, now: Close, scene: Scene) -> None:
         name, given = self.names[s], self.signals[s].get(now.open_ms)
         had = now.signals[name]
         if given is None or had == given or (had != had and given != given) or abs(had - given) <= CLOSE:
             return
-        cause = of_signal(scene, s, had)
+        cause = of_signal(scene, s, had, self.late.get(name))
         self._differs(now.open_ms, name, "signal", _number(had), _number(given), cause)
 
     def _decision(self, s: int, now: Close, scene: Scene) -> None:
@@ -285,6 +299,12 @@ def _by_time(part: Part) -> Mapping[int, float]:
     if part.signals is None:
         return {}
     return dict(zip(part.candles.open_time.tolist(), np.asarray(part.signals).tolist(), strict=True))
+
+
+def _sides_by_time(candles: Candles) -> Mapping[int, Mapping[str, float]]:
+    names, columns = list(candles.sides), [column.tolist() for column in candles.sides.values()]
+    rows = zip(candles.open_time.tolist(), zip(*columns, strict=True), strict=True) if names else ()
+    return {at: dict(zip(names, row, strict=True)) for at, row in rows}
 
 
 def _same(a: float, b: float) -> bool:

@@ -36,6 +36,7 @@ class Trader:
         self.executor, self.strategies, self.timeframe, self.join = executor, list(strategies), timeframe, join
         self.sides = [sides_of(type(strategy)) for strategy in strategies]
         self.length_ms = timeframe_ms(timeframe)
+        self.beside: dict[str, dict[str, str]] = {}  # by symbol, its side series at the last close: texts of floats
         self.failing: dict[str, str] = {}  # by symbol, why the strategy gave no signal at its last close
 
     @property
@@ -60,6 +61,8 @@ class Trader:
             "prices": prices, "why": "close", "open_ms": open_ms,
             "signals": {name: repr(signal) for name, signal in signals.items()},
         }  # fmt: skip
+        if sides := {name: self.beside[name] for name in windows if name in self.beside}:
+            body["sides"] = sides  # what was known then: a value that comes late is not found out otherwise
         at = moment(open_ms + self.length_ms)
         name = f"mark:{self.timeframe}:{open_ms}"
         self.executor.append([Entry(name, "mark", at, body, self.executor.session_id)])
@@ -105,7 +108,9 @@ class Trader:
     def _signal(self, name: str, window: Candles) -> float:
         s = next(i for i, t in enumerate(self.state.traded) if t.symbol.id == name)
         try:
-            signal = float(compute_signals(self.strategies[s], self.join(self.sides[s], window))[-1])
+            joined = self.join(self.sides[s], window)
+            self.beside |= {name: {n: repr(float(v[-1])) for n, v in joined.sides.items()}} if joined.sides else {}
+            signal = float(compute_signals(self.strategies[s], joined)[-1])
             self.failing.pop(name, None)
             return signal
         except (StrategyError, DataError) as error:  # also: a side series cannot be read
