@@ -130,7 +130,7 @@ class Settings(NamedTuple):
     def check_venue(self, venue: str, *others: str) -> None:
         """A UsageError where it is none. others: what could be meant as well."""
         if venue not in VENUES:
-            raise UsageError(f"There is no provider '{venue}'.", nearest(venue, [*VENUES, *others]))
+            raise UsageError(f"Unknown provider '{venue}'.", nearest(venue, [*VENUES, *others]))
 
     def key(self, venue: str) -> ApiKey:
         """The key for a venue; a UsageError where there is none."""

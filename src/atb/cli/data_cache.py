@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from atb.cli.data_options import DryRun, Json
 from atb.cli.lean import LeanCommand, LeanGroup
 
 if TYPE_CHECKING:
@@ -16,11 +17,9 @@ if TYPE_CHECKING:
     from atb.data.overview import Series
 
 HOUR_MS = 3_600_000
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
-Provider = Annotated[str | None, typer.Option(help="Only this provider's series.", metavar="NAME")]
-Symbol = Annotated[str | None, typer.Option(help="Only this symbol's series.", metavar="SYMBOL")]
-Timeframe = Annotated[str | None, typer.Option(help="Only this timeframe.", metavar="TIMEFRAME")]
+OnlyProvider = Annotated[str | None, typer.Option(help="Only this provider's series.", metavar="NAME")]
+OnlySymbol = Annotated[str | None, typer.Option(help="Only this symbol's series.", metavar="SYMBOL")]
+OnlyTimeframe = Annotated[str | None, typer.Option(help="Only this timeframe.", metavar="TIMEFRAME")]
 
 manager = typer.Typer(
     cls=LeanGroup,
@@ -81,7 +80,7 @@ def info(json: Json = False) -> None:
     "list", cls=LeanCommand, help="The parts of the store, file by file.\n\n\b\nExample:\n  atb data cache-manager list"
 )
 def list_parts(
-    provider: Provider = None, symbol: Symbol = None, timeframe: Timeframe = None, json: Json = False
+    provider: OnlyProvider = None, symbol: OnlySymbol = None, timeframe: OnlyTimeframe = None, json: Json = False
 ) -> None:
     from atb.cli.console import open_app, print_json, print_table
     from atb.core.timeframe import iso, iso_second
@@ -110,7 +109,9 @@ def list_parts(
     help="Read every part to its last byte: checksums, names, rules of candles, parts that contradict each other. Exit code 3 "
     "when something is bad.\n\n\b\nExample:\n  atb data cache-manager verify",
 )
-def verify(provider: Provider = None, symbol: Symbol = None, timeframe: Timeframe = None, json: Json = False) -> None:
+def verify(
+    provider: OnlyProvider = None, symbol: OnlySymbol = None, timeframe: OnlyTimeframe = None, json: Json = False
+) -> None:
     from atb.cli.console import open_app, print_json, print_table
     from atb.core.errors import DataError
     from atb.core.words import counted
@@ -136,7 +137,7 @@ def verify(provider: Provider = None, symbol: Symbol = None, timeframe: Timefram
     "  atb data cache-manager repair",
 )
 def repair(
-    provider: Provider = None, symbol: Symbol = None, timeframe: Timeframe = None, dry_run: DryRun = False
+    provider: OnlyProvider = None, symbol: OnlySymbol = None, timeframe: OnlyTimeframe = None, dry_run: DryRun = False
 ) -> None:
     from atb.cli.console import open_app, warn
     from atb.cli.data_fetch import fetch_again
@@ -193,9 +194,9 @@ def clear_old(
     "  atb data cache-manager clear --all --yes",
 )
 def clear(
-    provider: Provider = None,
-    symbol: Symbol = None,
-    timeframe: Timeframe = None,
+    provider: OnlyProvider = None,
+    symbol: OnlySymbol = None,
+    timeframe: OnlyTimeframe = None,
     everything: Annotated[bool, typer.Option("--all", help="Everything.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: DryRun = False,
