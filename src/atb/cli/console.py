@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
@@ -97,6 +97,16 @@ def print_table(
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool = False, otherwise: str = "") -> None:
+    """Rows with the same names, as JSON or as a table; where there are none, a table is `otherwise` on stderr."""
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
+    elif otherwise:
+        typer.echo(otherwise, err=True)
 
 
 def narrowest(header: Sequence[str], rows: Sequence[Sequence[str]]) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atb.cli import data_cache, data_fetch, data_provider, data_show
-from atb.cli.data_options import Json, Provider, SymbolName, SymbolOption, series_of, stored
+from atb.cli.data_options import Json, Provider, SymbolName, SymbolOption, nothing_under, series_of, stored
 from atb.cli.lean import LeanCommand, LeanGroup
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def import_file(
 
 @app.command("list", cls=LeanCommand, help="The series in the store.\n\n\b\nExample:\n  atb data list --json")
 def list_series(json: Json = False) -> None:
-    from atb.cli.console import open_app, print_json, print_table
+    from atb.cli.console import open_app, print_rows
     from atb.core.timeframe import iso
 
     store = open_app().store()
@@ -95,12 +95,7 @@ def list_series(json: Json = False) -> None:
             size = sum(part.size for part in parts)
             span = {"from": iso(parts[0].start_ms), "to": iso(max(part.end_ms for part in parts))}
             rows.append({**key._asdict(), **span, "parts": len(parts), "bytes": size})
-    if json:
-        print_json(rows)
-    elif rows:
-        print_table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
-    else:
-        typer.echo(f"No candles are stored under {store.shown}.", err=True)
+    print_rows(rows, json, nothing_under(store))
 
 
 @app.command(
@@ -129,7 +124,7 @@ def gaps(
 
 
 def _print_quality(quality: Quality, symbol: str, timeframe: str, json: bool) -> None:
-    from atb.cli.console import print_json, print_table
+    from atb.cli.console import print_json, print_rows
     from atb.core.timeframe import iso
     from atb.core.words import counted
 
@@ -138,8 +133,7 @@ def _print_quality(quality: Quality, symbol: str, timeframe: str, json: bool) ->
         facts = quality._asdict() | {"gaps": rows, "first": iso(quality.first_ms), "last": iso(quality.last_ms)}
         print_json({"symbol": symbol, "timeframe": timeframe, **facts})
         return
-    if rows:
-        print_table(["first_missing", "missing"], [[row["first_missing"], str(row["missing"])] for row in rows])
+    print_rows(rows)
     typer.echo(
         f"{symbol} {timeframe}: {counted(quality.rows, 'candle')} from {iso(quality.first_ms)} to {iso(quality.last_ms)}; "
         f"{quality.missing:,} missing ({quality.missing_share:.3%}) in {counted(len(rows), 'gap')}; "

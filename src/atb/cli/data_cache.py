@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atb.cli.data_options import DryRun, Json
+from atb.cli.data_options import DryRun, Json, nothing_under
 from atb.cli.lean import LeanCommand, LeanGroup
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def info(json: Json = False) -> None:
         })  # fmt: skip
         return
     if not rows:
-        typer.echo(f"No candles are stored under {store.shown}.", err=True)
+        typer.echo(nothing_under(store), err=True)
         return
     symbols = len({(row.key.venue, row.key.symbol) for row in rows})
     print_table(["what", "value"], [
@@ -82,7 +82,7 @@ def info(json: Json = False) -> None:
 def list_parts(
     provider: OnlyProvider = None, symbol: OnlySymbol = None, timeframe: OnlyTimeframe = None, json: Json = False
 ) -> None:
-    from atb.cli.console import open_app, print_json, print_table
+    from atb.cli.console import open_app, print_rows
     from atb.core.timeframe import iso, iso_second
 
     app = open_app()
@@ -95,12 +95,7 @@ def list_parts(
         for key in _chosen(app, provider, symbol, timeframe)
         for part in store.parts(key)
     ]  # fmt: skip
-    if json:
-        print_json(rows)
-    elif rows:
-        print_table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
-    else:
-        typer.echo(f"No candles are stored under {store.shown}.", err=True)
+    print_rows(rows, json, nothing_under(store))
 
 
 @manager.command(
@@ -228,7 +223,7 @@ def _confirm(count: int, where: str) -> None:
 
 
 def _remove(app: App, going: list[Going], dry_run: bool, json: bool) -> None:
-    from atb.cli.console import print_json, print_table
+    from atb.cli.console import print_json, print_rows
     from atb.core.timeframe import iso, iso_second
     from atb.core.words import counted, in_bytes
     from atb.data.keeping import remove
@@ -244,8 +239,8 @@ def _remove(app: App, going: list[Going], dry_run: bool, json: bool) -> None:
     ]  # fmt: skip
     if json:
         print_json({"removed": not dry_run, "parts": rows})
-    elif rows:
-        print_table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
+    else:
+        print_rows(rows)
     size = in_bytes(sum(each.part.size for each in going))
     done = "would be removed" if dry_run else "removed"
     typer.echo(f"{counted(len(going), 'part')} ({size}) {done}.", err=True)

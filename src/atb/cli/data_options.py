@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from atb.core.errors import DataError
     from atb.core.types import Symbol
     from atb.data.layout import SeriesKey
+    from atb.data.store import CandleStore
     from atb.engine.candles import Candles
 
 SYMBOL_HELP = "BTCUSDT, BTC-USD or BTC/USDT."
@@ -59,3 +60,8 @@ def nothing_stored(app: App, key: SeriesKey) -> DataError:
         return DataError(f"No candles of {key.shown} are stored in that time.", fetch)
     near = nearest(key.shown, known) if known else "Nothing is stored yet."
     return DataError(f"No candles of {key.shown} are stored.", f"{near} {fetch}")
+
+
+def nothing_under(store: CandleStore) -> str:
+    """What to say of a store, or of the series of it that are meant, without any candles."""
+    return f"No candles are stored under {store.shown}."
