@@ -16,7 +16,7 @@ import pytest
 from atb.core.timeframe import DAY_MS, SystemClock, timeframe_ms
 from atb.data.layout import SeriesKey
 from atb.data.store import CandleStore
-from tests.integration.shell import Ran, Shell
+from tests.integration.shell import Ran, Shell, plain
 from tests.venue.exchange.__main__ import history
 from tests.venue.loopback import Exchange, Fault, Loopback
 
@@ -255,6 +255,12 @@ def test_a_market_is_made_up_and_says_so(desk: Desk) -> None:
     )
     assert desk("gaps", "BTCUSDT", "--data", names[0], "--json", ok=True).json["missing"] == 12
     assert list(desk.store.keys()) == []
+
+
+def test_a_long_market_shows_how_far_it_is(desk: Desk) -> None:
+    drawn = desk.shell.on_terminal("data", "generate", "--symbols", "BTCUSDT", "--timeframe", "1m", "--days", "600")
+    assert drawn.code == 0 and re.search(r"simulating  \S+ +\d+%", plain(drawn.out))
+    assert len(desk("generate", "--symbols", "BTCUSDT", "--days", "30", ok=True).err.splitlines()) == 1  # short: no bar
 
 
 MORE_BAD = [

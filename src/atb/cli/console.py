@@ -155,6 +155,12 @@ class ProgressLine:
         else:
             typer.echo(text, err=True)
 
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """End a line that still moves, so that what follows starts on its own."""
         if self.moving and self.shown:

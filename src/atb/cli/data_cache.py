@@ -11,7 +11,7 @@ from atb.cli.lean import LeanCommand, LeanGroup
 
 if TYPE_CHECKING:
     from atb.app import App
-    from atb.data.checking import Fault
+    from atb.data.checking import Checked
     from atb.data.keeping import Going
     from atb.data.layout import SeriesKey
     from atb.data.overview import Series
@@ -310,12 +310,9 @@ def _cells(row: Series) -> list[str]:
     ]  # fmt: skip
 
 
-def _checked(app: App, keys: list[SeriesKey]) -> tuple[int, int, list[Fault]]:
+def _checked(app: App, keys: list[SeriesKey]) -> Checked:
     from atb.cli.console import ProgressLine
     from atb.data.checking import check_store
 
-    line = ProgressLine()
-    try:
-        return tuple(check_store(app.store(), keys, lambda key, share: line(f"checking {key.shown}", share)))  # type: ignore[return-value]
-    finally:
-        line.close()
+    with ProgressLine() as line:
+        return check_store(app.store(), keys, lambda key, share: line(f"checking {key.shown}", share))

@@ -181,6 +181,7 @@ def generate(
     folder: Annotated[Path, typer.Option(help="Where the files go.", metavar="FOLDER")] = Path(),
     format_: Annotated[str, typer.Option("--format", help="csv or parquet.", metavar="FORMAT")] = "parquet",
 ) -> None:
+    from atb.cli.console import ProgressLine
     from atb.core.errors import UsageError
     from atb.core.timeframe import timeframe_ms
     from atb.core.types import symbol_for
@@ -195,9 +196,11 @@ def generate(
         raise UsageError(
             f"That is {count:,} candles; it must be 1 to {MOST_GENERATED:,}.", "Change --days or --timeframe."
         )
-    made = simulate_scenario(
-        names, timeframe, SIMULATED_START_MS, count, seed, scenario=scenario, correlation=correlation
-    )  # fmt: skip
+    with ProgressLine() as line:
+        made = simulate_scenario(
+            names, timeframe, SIMULATED_START_MS, count, seed, scenario=scenario, correlation=correlation,
+            on_progress=lambda share: line("simulating", share),
+        )  # fmt: skip
     for candles in made:
         out = folder / f"SIMULATED_{candles.symbol}_{timeframe}_{scenario}_{seed}.{kind}"
         write_candles(candles, out, kind)
