@@ -144,6 +144,22 @@ def test_a_damaged_part_is_found_set_aside_and_fetched_again(desk: Desk) -> None
     assert "all good" in desk.cache("verify", ok=True).err
 
 
+def test_what_no_exchange_gave_is_set_aside_and_it_is_said_how_to_have_it_again(desk: Desk) -> None:
+    desk("download", "BTCUSDT", "--days", "10", ok=True)
+    desk("derive", "BTCUSDT", "4h", "--from", "1h", ok=True)
+    desk("export", "--symbol", "BTCUSDT", "--out", "mine.csv", ok=True)
+    desk("import", "mine.csv", "--symbol", "ETHUSDT", ok=True)
+    for series in (key(timeframe="4h"), key("ETHUSDT")):
+        for part in desk.store.parts(series):
+            (desk.shell.home / "candles" / part.path).write_bytes(b"PAR1")
+    ran = desk.cache("repair", ok=True)
+    assert "came from a file; import that again: atb data import FILE --symbol ETHUSDT" in ran.err
+    derived = next(line for line in ran.err.splitlines() if "derived" in line and line.startswith("Note: "))
+    assert "do that again: atb data derive BTCUSDT 4h --from TIMEFRAME" in derived and "file" not in derived
+    desk("derive", "BTCUSDT", "4h", "--from", "1h", ok=True)
+    assert "all good" in desk.cache("verify", ok=True).err
+
+
 def test_what_nobody_used_goes_and_it_is_said_what_went(desk: Desk) -> None:
     desk.prefill()
     old = SystemClock().now_ms() / 1000 - 49 * 3600

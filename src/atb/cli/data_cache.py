@@ -11,7 +11,7 @@ from atb.cli.lean import LeanCommand, LeanGroup
 
 if TYPE_CHECKING:
     from atb.app import App
-    from atb.data.checking import Checked
+    from atb.data.checking import Checked, Fault
     from atb.data.keeping import Going
     from atb.data.layout import SeriesKey
     from atb.data.overview import Series
@@ -127,8 +127,8 @@ def verify(
 @manager.command(
     "repair",
     cls=LeanCommand,
-    help="Set bad parts aside and fetch again what was in them.\n\nA part that came from a file is set aside, too: import "
-    "the file again. Nothing is deleted.\n\n\b\nExamples:\n  atb data cache-manager repair --dry-run\n"
+    help="Set bad parts aside and fetch again what was in them.\n\nOne that was imported or derived is set aside, too; how "
+    "to have it again is said. Nothing is deleted.\n\n\b\nExamples:\n  atb data cache-manager repair --dry-run\n"
     "  atb data cache-manager repair",
 )
 def repair(
@@ -152,9 +152,23 @@ def repair(
     mended = set_aside(app.store(), faults)
     for each in mended:
         typer.echo(f"Set aside: {each.aside}", err=True)
-        if each.missing is None:
-            warn(f"{each.fault.part.name} came from a file; import that again: atb data import --help")
+        if how := _to_be_made_again(each.fault):
+            warn(how)
     fetch_again(app, ranges(mended))
+
+
+def _to_be_made_again(fault: Fault) -> str:
+    """What the user can do where no exchange gave a part; empty where one did, and is asked again."""
+    from atb.data.layout import DERIVED, IMPORTED
+
+    key, part = fault.key, fault.part
+    whose = f"--provider {key.venue}"
+    commands = {
+        IMPORTED: f"came from a file; import that again: atb data import FILE --symbol {key.symbol} {whose}",
+        DERIVED: "was derived from a shorter timeframe; do that again: "
+        f"atb data derive {key.symbol} {key.timeframe} --from TIMEFRAME {whose}",
+    }
+    return f"{part.name} {commands[part.kind]}" if part.kind in commands else ""
 
 
 @manager.command(
