@@ -187,6 +187,20 @@ def test_what_there_is_is_told_from_names_and_feet(tmp_path: Path) -> None:
     assert late is not None and late.freshness == "stale" and late.behind == 7
 
 
+def test_the_first_candle_is_told_from_the_feet_of_parts(tmp_path: Path) -> None:
+    store = CandleStore(tmp_path)
+    assert store.first_ms(KEY, 0) is None
+    store.append(KEY, WHOLE.window(0, 0), at(-20), at(-10))  # before the listing
+    store.append(KEY, WHOLE.window(3, 9), at(-10), at(9))
+    store.append(KEY, WHOLE.window(1, 2), at(1), at(2))  # inside the other one, and earlier than its first candle
+    store.append(KEY, WHOLE.window(12, 20), at(9), at(20))
+    hours = {h: store.first_ms(KEY, at(h)) for h in (-15, 1, 2, 3, 5, 9, 12, 19, 20)}
+    assert hours == {h: at(then) for h, then in zip(hours, (1, 1, 3, 3, 5, 12, 12, 19), strict=False)} | {20: None}
+    last = tmp_path / store.parts(KEY)[-1].path
+    last.write_bytes(bytes(100) + last.read_bytes()[100:])
+    assert store.first_ms(KEY, at(9)) == at(12), "no candle is read for it"
+
+
 def test_hits_are_counted_across_processes_and_a_broken_file_is_none(tmp_path: Path) -> None:
     path = tmp_path / "usage.json"
     for _ in range(2):

@@ -95,12 +95,7 @@ class CandleStore:
 
     def read(self, key: SeriesKey, start_ms: int | None = None, end_ms: int | None = None) -> Candles | None:
         """The stored candles that open in [start_ms, end_ms); None when there are none."""
-        for _ in range(VANISHED):
-            try:
-                return self._read(key, self.parts(key), start_ms, end_ms)
-            except FileNotFoundError:
-                continue
-        raise DataError(f"The parts under {self.where(key)} come and go.", "Try again when nothing else works on them.")
+        return self._steadily(key, lambda: self._read(key, self.parts(key), start_ms, end_ms))
 
     def read_parts(self, key: SeriesKey, parts: Sequence[Part]) -> Candles | None:
         """The candles of some parts. FileNotFoundError when one of them is gone."""
@@ -112,12 +107,7 @@ class CandleStore:
 
     def first_ms(self, key: SeriesKey, start_ms: int) -> int | None:
         """When the first stored candle that opens at `start_ms` or later does."""
-        for part in self.parts(key):
-            if part.end_ms > start_ms:
-                candles = self.read(key, max(start_ms, part.start_ms), part.end_ms)
-                if candles is not None:
-                    return int(candles.open_time[0])
-        return None
+        return self._steadily(key, lambda: self._first_ms(key, start_ms))
 
     def append(self, key: SeriesKey, candles: Candles, start_ms: int, end_ms: int, kind: str = FETCHED) -> Part:
         """Store what was told for [start_ms, end_ms) as a new part, whatever is there. Whole or not at all."""
@@ -199,6 +189,30 @@ class CandleStore:
         candles = Candles(key.symbol, key.timeframe, *(column[first:last] for column in columns))
         check_candles(candles, self.where(key))
         return candles
+
+    def _first_ms(self, key: SeriesKey, start_ms: int) -> int | None:
+        found: int | None = None
+        for part in self.parts(key):
+            if part.end_ms <= start_ms:
+                continue
+            if found is not None and part.start_ms > found:  # what follows opens later
+                break
+            first = self.facts(part).first_ms
+            if first is not None and first < start_ms:  # only the candles tell which of them is next
+                candles = self._read(key, [part], start_ms, part.end_ms)
+                first = None if candles is None else int(candles.open_time[0])
+            if first is not None:
+                found = first if found is None else min(first, found)
+        return found
+
+    def _steadily(self, key: SeriesKey, look: Callable[[], T]) -> T:
+        """What `look` finds in a series whose parts others may merge meanwhile."""
+        for _ in range(VANISHED):
+            try:
+                return look()
+            except FileNotFoundError:
+                continue
+        raise DataError(f"The parts under {self.where(key)} come and go.", "Try again when nothing else works on them.")
 
     def _columns(self, part: Part, low: int, high: int) -> list[npt.NDArray[Any]]:
         shown = self.place.shown_path(part.path)
