@@ -212,6 +212,9 @@ class CandleStore:
                 return look()
             except FileNotFoundError:
                 continue
+        # Somebody merges without a pause. Whoever has the lock is alone with the series.
+        with self.locked(key), contextlib.suppress(FileNotFoundError):
+            return look()
         raise DataError(f"The parts under {self.where(key)} come and go.", "Try again when nothing else works on them.")
 
     def _columns(self, part: Part, low: int, high: int) -> list[npt.NDArray[Any]]:
