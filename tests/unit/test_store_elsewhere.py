@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -52,6 +53,20 @@ def behaves(store: CandleStore) -> None:
     assert [p for key in store.keys() for p in store.parts(key)] == []  # noqa: SIM118
 
 
+def noted(store: CandleStore, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The remote files that are opened from now on."""
+    files: Any = store.place.files  # type: ignore[attr-defined]
+    opened: list[Any] = []
+    real = files.open
+
+    def open_(*args: Any, **more: Any) -> Any:
+        opened.append(real(*args, **more))
+        return opened[-1]
+
+    monkeypatch.setattr(files, "open", open_)
+    return opened
+
+
 def test_in_memory() -> None:
     behaves(filled(CandleStore("memory://atb-test/candles")))
 
@@ -63,8 +78,10 @@ def test_at_an_s3(monkeypatch: pytest.MonkeyPatch) -> None:
         store = filled(CandleStore(f"s3://k:sEcret@bucket/candles?{where}"))
         assert store.shown == "s3://bucket/candles"
         assert all(key.startswith("candles/venue=binance/market=spot/") for key in bucket.objects if "=1h" in key)
+        opened = noted(store, monkeypatch)
         behaves(store)
         assert not bucket.uploads
+        assert opened and all(file.closed for file in opened), "each connection is given back"
 
 
 @pytest.mark.parametrize("url", ["nope://x/y", "s3:/", "http//x"])

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 ROWS_PER_GROUP = 65_536
+Open = Callable[
+    [], contextlib.AbstractContextManager[Any]
+]  # what Arrow reads; Arrow closes no file that it did not open
 
 
 def encoded(candles: Candles) -> Any:
@@ -34,14 +37,14 @@ def encoded(candles: Candles) -> Any:
     return sink.getvalue()
 
 
-def read_columns(open_source: Callable[[], Any], shown: str, low_ms: int, high_ms: int) -> list[npt.NDArray[Any]]:
+def read_columns(open_source: Open, shown: str, low_ms: int, high_ms: int) -> list[npt.NDArray[Any]]:
     """open_time (ms) and the columns of a file, at least the rows that open in [low_ms, high_ms).
 
     FileNotFoundError when it is gone; a DataError that names it, as `shown`, when it is not what we wrote.
     """
     import pyarrow.parquet as pq
 
-    with _explained(shown), pq.ParquetFile(open_source(), page_checksum_verification=True) as file:
+    with _explained(shown), open_source() as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
         groups = _groups(file, low_ms, high_ms)
         columns = ["open_time", *COLUMNS]
         table = file.read(columns) if groups is None else file.read_row_groups(groups, columns)
@@ -56,11 +59,11 @@ class Facts(NamedTuple):
     last_ms: int | None
 
 
-def read_facts(open_source: Callable[[], Any], shown: str) -> Facts:
+def read_facts(open_source: Open, shown: str) -> Facts:
     """Without reading the candles. Errors as `read_columns`."""
     import pyarrow.parquet as pq
 
-    with _explained(shown), pq.ParquetFile(open_source()) as file:
+    with _explained(shown), open_source() as source, pq.ParquetFile(source) as file:
         known = file.metadata
         told = [known.row_group(i).column(0).statistics for i in range(known.num_row_groups)]
         limits = [(each.min_raw, each.max_raw) for each in told if each is not None and each.has_min_max]
