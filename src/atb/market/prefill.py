@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from atb.core.errors import AtbError, ExchangeUnavailable
-from atb.core.timeframe import align_down
+from atb.core.timeframe import DAY_MS, align_down
 from atb.core.types import Symbol
 from atb.data.compacting import compact
 from atb.data.corrections import Correction
@@ -131,6 +131,7 @@ class _Work:
         self._sessions: list[Session] = []
         self._chunks: set[_Chunk] = set()
         self._away: dict[str, ExchangeUnavailable] = {}  # by venue
+        self._known_ms: dict[str, int] = {}  # by venue: up to when its answers can be complete
         self._answered_s = time.monotonic()
         self._resting: dict[int, tuple[float, float]] = {}  # by thread: since when, for how long
 
@@ -195,6 +196,8 @@ class _Work:
         if start == span[0] and end - start > length:  # nothing is known of before: it may not have been listed
             with explained(session, job.symbol):
                 first = min(first_open_ms(session, source, start), end)
+            if first >= end:  # nothing is there; a candle that is to come yet is not missing
+                first = min(end, align_down(self._known(session) - DAY_MS, job.key.timeframe))
             if first > start:
                 self.store.add(job.key, no_candles(job.key), start, first)
                 series.done_ms += first - start
@@ -217,6 +220,7 @@ class _Work:
                 session = self._session(job.key.venue)
                 pages = candle_pages(session, job.symbol, job.key.timeframe, *span, self.now_ms)
                 rows = [page.rows for page in pages]
+                self._known(session)
                 self._answered_s = time.monotonic()
                 return np.concatenate(rows) if rows else np.empty((0, 6))
             except ExchangeUnavailable as error:
@@ -226,11 +230,16 @@ class _Work:
                 self._rest(min(2.0 ** (ROUNDS - left), LONGEST_REST_S))
         raise AssertionError("the last round returns or raises")
 
+    def _known(self, session: Session) -> int:
+        """As of the first answer of all: those that follow know no less."""
+        return self._known_ms.setdefault(session.venue, session.known_ms(self.now_ms))
+
     def _store(self, chunk: _Chunk, count: int) -> None:
         series, key = chunk.series, chunk.series.job.key
         rows = np.concatenate([page for page in chunk.pages[:count] if page is not None])
         start, end = chunk.spans[0][0], chunk.spans[count - 1][1]
-        found = store_rows(self.store, key, rows, (start, whole_until(end, self.now_ms)), self.now_ms)
+        known_ms = self._known_ms.get(key.venue, self.now_ms)
+        found = store_rows(self.store, key, rows, (start, whole_until(end, known_ms)), self.now_ms)
         with self._lock:
             series.corrections += found
             self._chunks.discard(chunk)
