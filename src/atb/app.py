@@ -84,6 +84,7 @@ class App(MarketApp):
             base_url=mine.order_url(venue),
             rates=mine.rates,
             rules_file=mine.market_rules,
+            rules_last_s=mine.rules_lifetime_s,
             patience=LIVE.within(mine.request_timeout_s),
         )
 
@@ -107,8 +108,8 @@ class App(MarketApp):
     def surroundings(self, warn: Say, progress: Progress) -> Surroundings:
         from atb.backtest.sources import Surroundings
 
-        rates = self.settings.rates
-        return Surroundings(self.store(), self.settings.url, SystemClock().now_ms, warn, progress, rates)
+        rates, now_ms = self.settings.rates, SystemClock().now_ms
+        return Surroundings(self.store(), self.settings.url, now_ms, warn, progress, rates, self.timeout_s)
 
     def database_to(self, do: Literal["read", "check", "change"], warn: Say) -> Where:
         """The database. Where it is not the one that was changed last: a reader is warned, others are refused."""

@@ -232,6 +232,18 @@ def test_no_network_and_what_is_stored_still_works(desk: Desk) -> None:
     assert "BTCUSDT" in ran.out
 
 
+@pytest.mark.parametrize(
+    "args", [("data", "rules", "BTCUSDT", "--refresh"), ("backtest", "sma_cross", "--symbol", "BTCUSDT")]
+)
+def test_how_long_a_request_may_take_holds_for_all_that_ask(desk: Desk, args: tuple[str, ...]) -> None:
+    for path in ("/klines", "exchangeInfo"):
+        desk.server.add(Fault("hang", path))
+    began = time.monotonic()
+    ran = desk.shell(*args, env={"ATB_REQUEST_TIMEOUT_S": "0.5"})
+    assert ran.code == 4 and "did not answer in time" in ran.message
+    assert time.monotonic() - began < 20  # four attempts of ten seconds would be more
+
+
 def test_what_is_stored_is_shown_exported_and_imported_again(desk: Desk) -> None:
     desk("download", "BTCUSDT", "--days", "40", ok=True)
     told = desk("quality", "BTCUSDT", "1h", "--json", ok=True).json

@@ -39,6 +39,7 @@ class Surroundings(NamedTuple):
     warn: Report
     progress: Progress
     rates: Path | None = None  # the folder of the budget of requests that all processes share
+    timeout_s: Callable[[], float] = lambda: 10.0  # for each request
 
 
 class Source(Protocol):
