@@ -137,6 +137,33 @@ def test_what_the_exchange_tells_otherwise_now_is_recorded_and_not_taken(tmp_pat
         assert np.array_equal(stored(one.store, job)[: len(before)], before)
 
 
+ODD = ["empty list", "one more", "future", "wrong order", "duplicated", "contradicting", "shifted back"]
+HARMLESS = ("one more", "wrong order", "duplicated")  # however often
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_answers_that_pass_leave_no_trace(tmp_path: Path, kind: str) -> None:
+    made = exchange(holes=True)
+    with desk(tmp_path, made, Fault(kind, "/klines", every=3, times=9)) as (one, _):
+        assert [o.trouble for o in one.run(*jobs())] == [None] * 4
+        for job in jobs():
+            assert np.array_equal(stored(one.store, job), truth(made, job))
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_answers_that_stay_are_said_and_are_no_holes(tmp_path: Path, kind: str) -> None:
+    made, (job, *_) = exchange(), jobs()
+    with desk(tmp_path, made, Fault(kind, "/klines")) as (one, server):
+        asking = one.asking._replace(attempts=1)
+        (outcome,) = prefill(one.store, [job], NOW, asking)
+        if kind not in HARMLESS:
+            assert outcome.trouble is not None and outcome.trouble.exit_code == 4
+            assert one.store.missing_ranges(job.key, job.start_ms, NOW) == [(job.start_ms, NOW)]
+            server.heal()
+            (outcome,) = prefill(one.store, [job], NOW, asking)
+        assert outcome.trouble is None and np.array_equal(stored(one.store, job), truth(made, job))
+
+
 @pytest.mark.parametrize("venue", NAMES)
 @pytest.mark.parametrize("begins", [-20 * DAY_MS, DAY_MS])
 @pytest.mark.parametrize("how", ["prefill", "fill"])
