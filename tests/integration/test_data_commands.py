@@ -93,6 +93,9 @@ def test_a_download_is_one_series(desk: Desk) -> None:
     desk("download", "BTC/USDT", "--timeframe", "4h", "--days", "30", ok=True)
     candles = desk.store.read(key(timeframe="4h"))
     assert candles is not None and len(candles) in (179, 180)
+    before = ("download", "BTC/USDT", "--timeframe", "4h", "--start", "2020-01-01", "--end", "2020-02-01")
+    assert "there are no candles in that time" in desk(*before, ok=True).out
+    assert desk(*before, "--json", ok=True).json[0]["from"] is None
 
 
 BAD = [
@@ -257,7 +260,9 @@ def test_what_is_stored_is_shown_exported_and_imported_again(desk: Desk) -> None
     assert "complete\t100.000%" in desk("quality", "BTCUSDT", "1h", ok=True).out
     drawn = desk.shell.on_terminal("data", "plot", "BTCUSDT", "1h", "--days", "30", columns=90)
     assert drawn.code == 0 and "█" in drawn.out and "binance BTCUSDT 1h: " in drawn.out
-    assert len(desk("plot", "BTCUSDT", "1h", "--days", "2", ok=True).out.splitlines()) == 49
+    bars = desk("plot", "BTCUSDT", "1h", "--days", "2", ok=True).out.splitlines()
+    assert len(bars) == 49 and bars[0].split("\t")[0] == "open_time"
+    assert all(len(number) <= 13 for bar in bars[1:] for number in bar.split("\t")[1:]), "no sum has a tail of zeros"
     for name in ("out.csv", "out.parquet"):
         desk("export", "--symbol", "BTCUSDT", "--out", name, ok=True)
         again = desk("import", name, "--symbol", "BTCUSDT", ok=True)
@@ -310,6 +315,8 @@ MORE_BAD = [
     (("watch", "BTCUSDT", "1m", "--count", "0"), 2, "--count must be at least 1"),
     (("generate", "--symbols", "BTCUSDT", "--scenario", "crush"), 2, "There is no scenario 'crush'."),
     (("generate", "--symbols", "BTCUSDT", "--days", "0"), 2, "it must be 1 to"),
+    (("generate", "--symbols", "BTCUSDT", "--days", "nan"), 2, "--days must be above 0"),
+    (("generate", "--symbols", "BTCUSDT", "--days", "1e300"), 2, "--days must be above 0"),
     (("generate", "--symbols", "BTCUSDT", "--folder", "none"), 3, "there is no folder"),
     (("generate", "--symbols", "BTCUSDT", "--timeframe", "7h"), 2, "Unknown timeframe '7h'."),
 ]

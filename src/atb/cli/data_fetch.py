@@ -187,6 +187,8 @@ def _row(app: App, outcome: Outcome) -> dict[str, Any]:
     step = timeframe_ms(job.key.timeframe)
     start, end = align_down(job.start_ms + step - 1, job.key.timeframe), align_down(job.end_ms, job.key.timeframe)
     first = store.first_ms(job.key, start)
+    if first is not None and first >= end:  # listed only after what was asked for
+        first = None
     # The newest candle that has closed may not be told yet.
     missing = sum(high - low for low, high in store.missing_ranges(job.key, start, end - step))
     return {

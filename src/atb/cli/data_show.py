@@ -153,7 +153,8 @@ def plot(
     terminal = sys.stdout.isatty()
     bars = bars_of(rows, max(LEAST_COLUMNS, columns_of_terminal() - LABEL) if terminal else PIPED_BARS)
     if not terminal:
-        print_table(list(Bar._fields), [[iso(bar.open_ms), *(repr(value) for value in bar[1:])] for bar in bars])
+        header = ["open_time", *Bar._fields[1:]]
+        print_table(header, [[iso(bar.open_ms), *(f"{value:.12g}" for value in bar[1:])] for bar in bars])
         return
     for line in drawn(bars, HEIGHT, draws_blocks(sys.stdout)):
         typer.echo(line)
@@ -191,6 +192,8 @@ def generate(
     from atb.venue.simulated import SIMULATED_START_MS
 
     kind, names = format_of(format_, None), list(dict.fromkeys(symbol_for("binance", name).id for name in symbols))
+    if not 0 <= days <= 36_500:
+        raise UsageError(f"--days must be above 0 and at most 36500, not {days:g}.")
     count = round(days * DAY_MS) // timeframe_ms(timeframe)
     if not 1 <= count <= MOST_GENERATED:
         raise UsageError(
