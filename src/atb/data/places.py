@@ -172,7 +172,8 @@ class RemotePlace:
         return found
 
     def source(self, path: str) -> contextlib.AbstractContextManager[Any]:
-        return contextlib.closing(self.files.open(self._at(path), "rb"))
+        file = self.files.open(self._at(path), "rb")
+        return contextlib.closing(getattr(file, "stream", file))  # Arrow's own, where Arrow opened it
 
     def read(self, path: str) -> bytes:
         return bytes(self.files.cat_file(self._at(path)))
