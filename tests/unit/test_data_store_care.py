@@ -163,6 +163,18 @@ def test_only_what_nobody_used_goes_and_never_what_was_imported_or_is_held(tmp_p
     assert pins.held(at(0)) == {} and store.read(KEY, at(1), at(6)) is not None
 
 
+def test_looking_after_a_store_is_no_use_of_it(tmp_path: Path) -> None:
+    """Or what info and verify look at each day would never go."""
+    store = one_by_one(tmp_path, range(3))
+    for part in store.parts(KEY):
+        os.utime(tmp_path / part.path, (1000, 1000))
+    assert look_at(store, KEY, at(3)) is not None and check_store(store, [KEY]).faults == []
+    assert store.first_ms(KEY, 0) == at(0)
+    assert len(unused(store, 2_000_000, {})) == 3
+    store.read(KEY)
+    assert unused(store, 2_000_000, {}) == []
+
+
 def test_too_much_is_brought_back_below_the_limit_the_oldest_first(tmp_path: Path) -> None:
     store = one_by_one(tmp_path, range(10))
     size = store.parts(KEY)[0].size

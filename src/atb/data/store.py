@@ -98,12 +98,12 @@ class CandleStore:
         return self._steadily(key, lambda: self._read(key, self.parts(key), start_ms, end_ms))
 
     def read_parts(self, key: SeriesKey, parts: Sequence[Part]) -> Candles | None:
-        """The candles of some parts. FileNotFoundError when one of them is gone."""
-        return self._read(key, parts, None, None)
+        """The candles of some parts, for who checks or merges them, which is no use of them. FileNotFoundError: one is gone."""
+        return self._read(key, parts, None, None, used=False)
 
     def facts(self, part: Part) -> Facts:
         """How many candles a part has, and from when to when. FileNotFoundError when it is gone."""
-        return read_facts(lambda: self.place.source(part.path), self.place.shown_path(part.path))
+        return read_facts(lambda: self.place.glance(part.path), self.place.shown_path(part.path))
 
     def first_ms(self, key: SeriesKey, start_ms: int) -> int | None:
         """When the first stored candle that opens at `start_ms` or later does."""
@@ -171,12 +171,14 @@ class CandleStore:
             self._changed(path, lambda: stack.enter_context(self.place.locked(path, self.patience_s)))
             yield
 
-    def _read(self, key: SeriesKey, parts: Sequence[Part], start_ms: int | None, end_ms: int | None) -> Candles | None:
+    def _read(
+        self, key: SeriesKey, parts: Sequence[Part], start_ms: int | None, end_ms: int | None, used: bool = True
+    ) -> Candles | None:
         low, high = start_ms or 0, LATEST_MS if end_ms is None else end_ms
         chosen = [part for part in parts if part.start_ms < high and part.end_ms > low]
         if not chosen:
             return None
-        read = [self._columns(part, low, high) for part in chosen]
+        read = [self._columns(part, low, high, used) for part in chosen]
         columns = read[0] if len(read) == 1 else [np.concatenate(c) for c in zip(*read, strict=True)]
         times = columns[0]
         if len(chosen) > 1 and not bool(np.all(np.diff(times) > 0)):
@@ -217,10 +219,11 @@ class CandleStore:
             return look()
         raise DataError(f"The parts under {self.where(key)} come and go.", "Try again when nothing else works on them.")
 
-    def _columns(self, part: Part, low: int, high: int) -> list[npt.NDArray[Any]]:
-        shown = self.place.shown_path(part.path)
-        columns = read_columns(lambda: self.place.source(part.path), shown, low, high)
-        self.place.note_read(part.path, part.read_ms)
+    def _columns(self, part: Part, low: int, high: int, used: bool) -> list[npt.NDArray[Any]]:
+        opened = self.place.source if used else self.place.glance
+        columns = read_columns(lambda: opened(part.path), self.place.shown_path(part.path), low, high)
+        if used:
+            self.place.note_read(part.path, part.read_ms)
         return columns
 
     def _asked(self, path: str, ask: Callable[[], T]) -> T:
