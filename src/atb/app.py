@@ -85,6 +85,7 @@ class App(MarketApp):
             base_url=mine.order_url(venue),
             rates=mine.rates,
             rules_file=mine.market_rules,
+            rules_last_s=mine.rules_lifetime_s,
             patience=LIVE.within(mine.request_timeout_s),
         )
 
@@ -108,8 +109,8 @@ class App(MarketApp):
     def surroundings(self, warn: Say, progress: Progress) -> Surroundings:
         from atb.backtest.sources import Surroundings
 
-        rates = self.settings.rates
-        return Surroundings(self.store(), self.settings.url, SystemClock().now_ms, warn, progress, rates)
+        rates, now_ms = self.settings.rates, SystemClock().now_ms
+        return Surroundings(self.store(), self.settings.url, now_ms, warn, progress, rates, self.timeout_s)
 
     def database_to(self, do: Literal["read", "check", "change"], warn: Say) -> Where:
         """The database. Where it is not the one that was changed last: a reader is warned, others are refused."""
@@ -332,7 +333,15 @@ class App(MarketApp):
         tail = CandleTail(venue, base_url=url, now_ms=clock.now_ms, patience=patience, rates=mine.rates)
         store = self.store()
         store.patience_s = 0.5  # trading waits for no download that was stopped
-        history = History(store, venue, url=url, rates=mine.rates, pins=self.pins(), account=ready.account)
+        history = History(
+            store,
+            venue,
+            url=url,
+            rates=mine.rates,
+            pins=self.pins(),
+            account=ready.account,
+            timeout_s=mine.request_timeout_s,
+        )
         stream = CandleStream(venue, stream_url, symbols, timeframe) if stream_url else None
         return Feed(
             tail, history, symbols, timeframe, ready.lookback, clock, tell, after_ms=after_ms,

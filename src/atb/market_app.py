@@ -42,7 +42,11 @@ class MarketApp:
         from atb.market.filling import Asking
 
         mine = self.settings
-        return Asking(mine.url, mine.rates, attempts, mine.request_timeout_s or 10.0)
+        return Asking(mine.url, mine.rates, attempts, self.timeout_s())
+
+    def timeout_s(self) -> float:
+        """For each request for candles or rules."""
+        return self.settings.request_timeout_s or 10.0
 
     def provider(self, text: str, say: Callable[[str], None]) -> str:
         """Of `binance,coinbase` the first that answers; the one that is named alone is not asked."""
@@ -151,5 +155,7 @@ class MarketApp:
         url = self.settings.url(venue)
         rates = self.settings.rates
         attempts = 4 if reachable(venue, url, rates=rates) else 1  # where nobody answers a ping, one attempt tells why
-        rules = fetch_market_rules(venue, symbol, base_url=url, attempts=attempts, rates=rates)
+        rules = fetch_market_rules(
+            venue, symbol, base_url=url, timeout_s=self.timeout_s(), attempts=attempts, rates=rates
+        )
         store_rules(self.settings.market_rules, venue, rules)

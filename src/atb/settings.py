@@ -31,6 +31,7 @@ NAMES = (  # that begin with ATB_
     "ATB_COINBASE_API_URL",
     "ATB_TESTNET",
     "ATB_REQUEST_TIMEOUT_S",
+    "ATB_RULES_LIFETIME_S",
     "ATB_CANDLES",
     "ATB_CANDLES_LIMIT",
     "ATB_SIDES",
@@ -39,8 +40,8 @@ NAMES = (  # that begin with ATB_
 )
 LATE = (  # read when they are asked for: what a command does not need cannot keep it from its work
     "ATB_CACHE", "ATB_LOG_DIR", "ATB_BINANCE_API_URL", "ATB_COINBASE_API_URL", "ATB_BINANCE_WS_URL", "ATB_TESTNET",
-    "ATB_REQUEST_TIMEOUT_S", "ATB_CANDLES", "ATB_CANDLES_LIMIT", "ATB_SIDES", "ATB_BINANCEUSDM_API_URL",
-    "ATB_FEAR_GREED_URL", "ENABLE_TRADING", "XDG_CACHE_HOME", "LOCALAPPDATA",
+    "ATB_REQUEST_TIMEOUT_S", "ATB_RULES_LIFETIME_S", "ATB_CANDLES", "ATB_CANDLES_LIMIT", "ATB_SIDES",
+    "ATB_BINANCEUSDM_API_URL", "ATB_FEAR_GREED_URL", "ENABLE_TRADING", "XDG_CACHE_HOME", "LOCALAPPDATA",
 )  # fmt: skip
 VENUES = ("binance", "coinbase")
 # Where test money is traded; Coinbase has nothing but fixed answers.
@@ -48,6 +49,7 @@ TESTNETS = {"binance": "https://testnet.binance.vision"}
 STREAMS = {"binance": "wss://stream.binance.com:9443"}  # Coinbase tells trades, but no candles
 REAL_HOSTS = ("binance.com", "coinbase.com")
 REQUEST_TIMEOUTS_S = (0.5, 120.0)
+RULES_LIFETIMES_S = (0.0, 30 * 86_400.0)
 
 
 class Settings(NamedTuple):
@@ -86,6 +88,12 @@ class Settings(NamedTuple):
     def request_timeout_s(self) -> float | None:
         """How long a request to an exchange may take; None: as long as its purpose allows."""
         return seconds(self.given, "ATB_REQUEST_TIMEOUT_S", *REQUEST_TIMEOUTS_S)
+
+    @property
+    def rules_lifetime_s(self) -> float:
+        """How long a symbol's rules and status that an exchange told are taken for true by whoever trades."""
+        told = seconds(self.given, "ATB_RULES_LIFETIME_S", *RULES_LIFETIMES_S)
+        return 86_400.0 if told is None else told
 
     @property
     def candles(self) -> Path | str:
@@ -148,7 +156,7 @@ class Settings(NamedTuple):
     def check_venue(self, venue: str, *others: str) -> None:
         """A UsageError where it is none. others: what could be meant as well."""
         if venue not in VENUES:
-            raise UsageError(f"There is no provider '{venue}'.", nearest(venue, [*VENUES, *others]))
+            raise UsageError(f"Unknown provider '{venue}'.", nearest(venue, [*VENUES, *others]))
 
     def key(self, venue: str) -> ApiKey:
         """The key for a venue; a UsageError where there is none."""
@@ -171,7 +179,8 @@ def load_settings(*, forgiving: bool = False) -> Settings:
     own, notes = _read_dotenv(Path(".env"), forgiving)
     env = {**own, **os.environ}
     if forgiving:
-        env.pop("ATB_REQUEST_TIMEOUT_S", None)  # there is a usual one
+        for name in ("ATB_REQUEST_TIMEOUT_S", "ATB_RULES_LIFETIME_S"):
+            env.pop(name, None)  # there is a usual one
     return Settings(
         home=_folder(env, "ATB_HOME", _data_home(env)),
         strategy_dirs=(Path("strategies"),),

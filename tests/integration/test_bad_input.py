@@ -34,7 +34,7 @@ BAD: dict[str, tuple[int, str]] = {
     "RUN --stoploss 0.1": (2, "No such option: --stoploss"),
     "data gaps BTCUSDT 4hh": (2, "Unknown timeframe '4hh'.\n  Nearest: 4h"),
     "data gaps BTCUSDT --provider binanse": (2, "Unknown provider 'binanse'.\n  Nearest: binance"),
-    "data gaps BTCUSDT": (3, "No 1h candles of BTCUSDT at binance are stored.\n  Nothing is stored yet"),
+    "data gaps BTCUSDT": (3, "No candles of binance BTCUSDT 1h are stored.\n  Nothing is stored yet"),
     "data rules BTCC": (2, "'BTCC' is not a symbol."),
     "strategies show sma": (10, "Unknown strategy 'sma'."),
     "strategies new class": (2, "'class' cannot be a strategy's name."),

@@ -16,7 +16,7 @@ import pytest
 from atb.core.timeframe import DAY_MS, SystemClock, timeframe_ms
 from atb.data.layout import SeriesKey
 from atb.data.store import CandleStore
-from tests.integration.shell import Ran, Shell
+from tests.integration.shell import Ran, Shell, plain
 from tests.venue.exchange.__main__ import history
 from tests.venue.loopback import Exchange, Fault, Loopback
 
@@ -93,6 +93,9 @@ def test_a_download_is_one_series(desk: Desk) -> None:
     desk("download", "BTC/USDT", "--timeframe", "4h", "--days", "30", ok=True)
     candles = desk.store.read(key(timeframe="4h"))
     assert candles is not None and len(candles) in (179, 180)
+    before = ("download", "BTC/USDT", "--timeframe", "4h", "--start", "2020-01-01", "--end", "2020-02-01")
+    assert "there are no candles in that time" in desk(*before, ok=True).out
+    assert desk(*before, "--json", ok=True).json[0]["from"] is None
 
 
 BAD = [
@@ -100,10 +103,10 @@ BAD = [
     (("prefill-cache", "--symbols", "BTCUSDT", "--timeframes", "7h"), 2, "Unknown timeframe '7h'."),
     (("prefill-cache", "--symbols", "BTCUSDT", "--timeframes", "1h", "--years", "0"), 2, "--years must be above 0"),
     (("prefill-cache", "--symbols", "BTCUSDT", "--timeframes", "1h", "--workers", "0"), 2, "--workers must be"),
-    (("download", "BTCUSDT", "--provider", "kraken"), 2, "There is no provider 'kraken'."),
+    (("download", "BTCUSDT", "--provider", "kraken"), 2, "Unknown provider 'kraken'."),
     (("download", "BTCUSDT", "--start", "2030-01-01"), 2, "is not before"),
     (("download", "BTCUSDT", "--start", "2024-01-01", "--days", "3"), 2, "exclude each other"),
-    (("test-provider", "binanse"), 2, "There is no provider 'binanse'."),
+    (("test-provider", "binanse"), 2, "Unknown provider 'binanse'."),
     (("test-provider", "binance", "NOPEUSDT"), 2, "Unknown symbol 'NOPEUSDT' at binance."),
     (("test-provider", "binance", "BTCUSDT", "7h"), 2, "Unknown timeframe '7h'."),
     (("symbols", "binance", "--quote", "XYZ"), 3, "Nothing at binance is priced in 'XYZ'."),
@@ -141,6 +144,22 @@ def test_a_damaged_part_is_found_set_aside_and_fetched_again(desk: Desk) -> None
     assert part.name in ran.out and "Set aside:" in ran.err and (path.parent / "damaged" / path.name).is_file()
     after = desk.store.read(key())
     assert before is not None and after is not None and (before.close == after.close).all()
+    assert "all good" in desk.cache("verify", ok=True).err
+
+
+def test_what_no_exchange_gave_is_set_aside_and_it_is_said_how_to_have_it_again(desk: Desk) -> None:
+    desk("download", "BTCUSDT", "--days", "10", ok=True)
+    desk("derive", "BTCUSDT", "4h", "--from", "1h", ok=True)
+    desk("export", "--symbol", "BTCUSDT", "--out", "mine.csv", ok=True)
+    desk("import", "mine.csv", "--symbol", "ETHUSDT", ok=True)
+    for series in (key(timeframe="4h"), key("ETHUSDT")):
+        for part in desk.store.parts(series):
+            (desk.shell.home / "candles" / part.path).write_bytes(b"PAR1")
+    ran = desk.cache("repair", ok=True)
+    assert "came from a file; import that again: atb data import FILE --symbol ETHUSDT" in ran.err
+    derived = next(line for line in ran.err.splitlines() if "derived" in line and line.startswith("Note: "))
+    assert "do that again: atb data derive BTCUSDT 4h --from TIMEFRAME" in derived and "file" not in derived
+    desk("derive", "BTCUSDT", "4h", "--from", "1h", ok=True)
     assert "all good" in desk.cache("verify", ok=True).err
 
 
@@ -211,9 +230,27 @@ def test_no_network_and_what_is_stored_still_works(desk: Desk) -> None:
     away = {"ATB_BINANCE_API_URL": "http://127.0.0.1:9"}
     ran = desk("download", "BTCUSDT", "--timeframe", "1d", env=away)
     assert ran.code == 4 and "127.0.0.1:9" in ran.message
-    assert desk.cache("info", env=away, ok=True).out
+    for shown in (
+        ("cache-manager", "info"), ("cache-manager", "list"), ("cache-manager", "verify"), ("list",), ("gaps", "BTCUSDT"),
+        ("quality", "BTCUSDT", "1h"), ("plot", "BTCUSDT", "1h"), ("export", "--symbol", "BTCUSDT"),
+        ("derive", "BTCUSDT", "1d", "--from", "4h"),
+    ):  # fmt: skip
+        ran = desk(*shown, env=away, ok=True)
+        assert ran.out or ran.err
     ran = desk.shell("backtest", "sma_cross", "--symbol", "BTCUSDT", "--days", "30", env=away, ok=True)
     assert "BTCUSDT" in ran.out
+
+
+@pytest.mark.parametrize(
+    "args", [("data", "rules", "BTCUSDT", "--refresh"), ("backtest", "sma_cross", "--symbol", "BTCUSDT")]
+)
+def test_how_long_a_request_may_take_holds_for_all_that_ask(desk: Desk, args: tuple[str, ...]) -> None:
+    for path in ("/klines", "exchangeInfo"):
+        desk.server.add(Fault("hang", path))
+    began = time.monotonic()
+    ran = desk.shell(*args, env={"ATB_REQUEST_TIMEOUT_S": "0.5"})
+    assert ran.code == 4 and "did not answer in time" in ran.message
+    assert time.monotonic() - began < 20  # four attempts of ten seconds would be more
 
 
 def test_what_is_stored_is_shown_exported_and_imported_again(desk: Desk) -> None:
@@ -223,7 +260,9 @@ def test_what_is_stored_is_shown_exported_and_imported_again(desk: Desk) -> None
     assert "complete\t100.000%" in desk("quality", "BTCUSDT", "1h", ok=True).out
     drawn = desk.shell.on_terminal("data", "plot", "BTCUSDT", "1h", "--days", "30", columns=90)
     assert drawn.code == 0 and "█" in drawn.out and "binance BTCUSDT 1h: " in drawn.out
-    assert len(desk("plot", "BTCUSDT", "1h", "--days", "2", ok=True).out.splitlines()) == 49
+    bars = desk("plot", "BTCUSDT", "1h", "--days", "2", ok=True).out.splitlines()
+    assert len(bars) == 49 and bars[0].split("\t")[0] == "open_time"
+    assert all(len(number) <= 13 for bar in bars[1:] for number in bar.split("\t")[1:]), "no sum has a tail of zeros"
     for name in ("out.csv", "out.parquet"):
         desk("export", "--symbol", "BTCUSDT", "--out", name, ok=True)
         again = desk("import", name, "--symbol", "BTCUSDT", ok=True)
@@ -257,6 +296,12 @@ def test_a_market_is_made_up_and_says_so(desk: Desk) -> None:
     assert list(desk.store.keys()) == []
 
 
+def test_a_long_market_shows_how_far_it_is(desk: Desk) -> None:
+    drawn = desk.shell.on_terminal("data", "generate", "--symbols", "BTCUSDT", "--timeframe", "1m", "--days", "600")
+    assert drawn.code == 0 and re.search(r"simulating  \S+ +\d+%", plain(drawn.out))
+    assert len(desk("generate", "--symbols", "BTCUSDT", "--days", "30", ok=True).err.splitlines()) == 1  # short: no bar
+
+
 MORE_BAD = [
     (("quality", "BTCUSDT", "1h"), 3, "No candles of binance BTCUSDT 1h are stored"),
     (("plot", "BTCUSDT", "1h", "--days", "0"), 2, "--days must be"),
@@ -266,10 +311,12 @@ MORE_BAD = [
     (("export", "--symbol", "BTCUSDT", "--start", "2024-02-01", "--end", "2024-01-01"), 2, "is not before"),
     (("watch", "NOPEUSDT", "1m"), 2, "Unknown symbol 'NOPEUSDT' at binance."),
     (("download", "BTCUSDT", "--provider", "binance,binance"), 2, "names one more than once"),
-    (("download", "BTCUSDT", "--provider", "binance,kraken"), 2, "There is no provider 'kraken'."),
+    (("download", "BTCUSDT", "--provider", "binance,kraken"), 2, "Unknown provider 'kraken'."),
     (("watch", "BTCUSDT", "1m", "--count", "0"), 2, "--count must be at least 1"),
     (("generate", "--symbols", "BTCUSDT", "--scenario", "crush"), 2, "There is no scenario 'crush'."),
     (("generate", "--symbols", "BTCUSDT", "--days", "0"), 2, "it must be 1 to"),
+    (("generate", "--symbols", "BTCUSDT", "--days", "nan"), 2, "--days must be above 0"),
+    (("generate", "--symbols", "BTCUSDT", "--days", "1e300"), 2, "--days must be above 0"),
     (("generate", "--symbols", "BTCUSDT", "--folder", "none"), 3, "there is no folder"),
     (("generate", "--symbols", "BTCUSDT", "--timeframe", "7h"), 2, "Unknown timeframe '7h'."),
 ]

@@ -163,6 +163,18 @@ def test_only_what_nobody_used_goes_and_never_what_was_imported_or_is_held(tmp_p
     assert pins.held(at(0)) == {} and store.read(KEY, at(1), at(6)) is not None
 
 
+def test_looking_after_a_store_is_no_use_of_it(tmp_path: Path) -> None:
+    """Or what info and verify look at each day would never go."""
+    store = one_by_one(tmp_path, range(3))
+    for part in store.parts(KEY):
+        os.utime(tmp_path / part.path, (1000, 1000))
+    assert look_at(store, KEY, at(3)) is not None and check_store(store, [KEY]).faults == []
+    assert store.first_ms(KEY, 0) == at(0)
+    assert len(unused(store, 2_000_000, {})) == 3
+    store.read(KEY)
+    assert unused(store, 2_000_000, {}) == []
+
+
 def test_too_much_is_brought_back_below_the_limit_the_oldest_first(tmp_path: Path) -> None:
     store = one_by_one(tmp_path, range(10))
     size = store.parts(KEY)[0].size
@@ -185,6 +197,20 @@ def test_what_there_is_is_told_from_names_and_feet(tmp_path: Path) -> None:
     assert (told.first_ms, told.last_ms, told.freshness, told.behind) == (at(0), at(39), "fresh", 0)
     late = look_at(store, KEY, at(48))
     assert late is not None and late.freshness == "stale" and late.behind == 7
+
+
+def test_the_first_candle_is_told_from_the_feet_of_parts(tmp_path: Path) -> None:
+    store = CandleStore(tmp_path)
+    assert store.first_ms(KEY, 0) is None
+    store.append(KEY, WHOLE.window(0, 0), at(-20), at(-10))  # before the listing
+    store.append(KEY, WHOLE.window(3, 9), at(-10), at(9))
+    store.append(KEY, WHOLE.window(1, 2), at(1), at(2))  # inside the other one, and earlier than its first candle
+    store.append(KEY, WHOLE.window(12, 20), at(9), at(20))
+    hours = {h: store.first_ms(KEY, at(h)) for h in (-15, 1, 2, 3, 5, 9, 12, 19, 20)}
+    assert hours == {h: at(then) for h, then in zip(hours, (1, 1, 3, 3, 5, 12, 12, 19), strict=False)} | {20: None}
+    last = tmp_path / store.parts(KEY)[-1].path
+    last.write_bytes(bytes(100) + last.read_bytes()[100:])
+    assert store.first_ms(KEY, at(9)) == at(12), "no candle is read for it"
 
 
 def test_hits_are_counted_across_processes_and_a_broken_file_is_none(tmp_path: Path) -> None:

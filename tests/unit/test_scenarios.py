@@ -42,6 +42,13 @@ def test_nothing_happens_by_itself() -> None:
     assert same_candles(made()[0], simulate_candles(NAMES[0], "1h", SIMULATED_START_MS, COUNT, 7))
 
 
+def test_progress_is_that_of_all_symbols() -> None:
+    told: list[float] = []
+    made_too = simulate_scenario(NAMES, "1h", SIMULATED_START_MS, COUNT, 7, on_progress=told.append)
+    assert told == pytest.approx([(i + 1) / 6 for i in range(6)])  # three blocks each
+    assert all(same_candles(one, again) for one, again in zip(made(), made_too, strict=True))
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_what_came_before_is_the_same_market(scenario: str) -> None:
     begin = int(COUNT * 0.6)

@@ -74,13 +74,20 @@ def test_what_is_no_url_is_refused_with_the_name_of_the_variable(value: str, mon
 
 
 def test_what_a_command_does_not_ask_for_cannot_stop_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ENABLE_TRADING", "ATB_TESTNET", "ATB_BINANCE_API_URL", "ATB_BINANCE_WS_URL", "ATB_REQUEST_TIMEOUT_S"):
+    for name in (
+        "ENABLE_TRADING",
+        "ATB_TESTNET",
+        "ATB_BINANCE_API_URL",
+        "ATB_BINANCE_WS_URL",
+        "ATB_REQUEST_TIMEOUT_S",
+        "ATB_RULES_LIFETIME_S",
+    ):
         monkeypatch.setenv(name, "nonsense")
     for name in ("ATB_LOG_DIR", "ATB_CACHE"):
         monkeypatch.setenv(name, "~nobody_of_that_name/x")
     settings = load_settings()
     assert settings.url("coinbase") is None
-    for name in ("enable_trading", "testnet", "logs", "cache", "request_timeout_s"):
+    for name in ("enable_trading", "testnet", "logs", "cache", "request_timeout_s", "rules_lifetime_s"):
         with pytest.raises(UsageError):
             getattr(settings, name)
 
@@ -93,6 +100,18 @@ def test_a_time_for_a_request_has_bounds(value: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("ATB_REQUEST_TIMEOUT_S", value)
     with pytest.raises(UsageError, match=r"from 0\.5 to 120"):
         _ = load_settings().request_timeout_s
+
+
+@pytest.mark.parametrize("value", ["-1", "1e9", "a day", "nan"])
+def test_how_long_rules_are_believed_has_bounds(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().rules_lifetime_s == 86_400
+    for told in ("0", "3600"):
+        monkeypatch.setenv("ATB_RULES_LIFETIME_S", told)
+        assert load_settings().rules_lifetime_s == float(told)
+    monkeypatch.setenv("ATB_RULES_LIFETIME_S", value)
+    with pytest.raises(UsageError, match=r"ATB_RULES_LIFETIME_S=.* is no number of seconds from 0 to"):
+        _ = load_settings().rules_lifetime_s
+    assert load_settings(forgiving=True).rules_lifetime_s == 86_400
 
 
 def test_a_file_that_is_no_text_is_a_usage_error() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
+import threading
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import numpy as np
 import pytest
 
 from atb.core.errors import UsageError
@@ -13,6 +17,7 @@ from atb.data.checking import check_store
 from atb.data.compacting import compact
 from atb.data.keeping import remove, unused
 from atb.data.layout import SeriesKey
+from atb.data.parquet import read_columns
 from atb.data.store import CandleStore
 from tests.conftest import START_MS, random_candles, same_candles
 from tests.venue.s3_server import s3_server
@@ -52,6 +57,20 @@ def behaves(store: CandleStore) -> None:
     assert [p for key in store.keys() for p in store.parts(key)] == []  # noqa: SIM118
 
 
+def noted(store: CandleStore, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The remote files that are opened from now on."""
+    files: Any = store.place.files  # type: ignore[attr-defined]
+    opened: list[Any] = []
+    real = files.open
+
+    def open_(*args: Any, **more: Any) -> Any:
+        opened.append(real(*args, **more))
+        return opened[-1]
+
+    monkeypatch.setattr(files, "open", open_)
+    return opened
+
+
 def test_in_memory() -> None:
     behaves(filled(CandleStore("memory://atb-test/candles")))
 
@@ -63,8 +82,24 @@ def test_at_an_s3(monkeypatch: pytest.MonkeyPatch) -> None:
         store = filled(CandleStore(f"s3://k:sEcret@bucket/candles?{where}"))
         assert store.shown == "s3://bucket/candles"
         assert all(key.startswith("candles/venue=binance/market=spot/") for key in bucket.objects if "=1h" in key)
+        opened = noted(store, monkeypatch)
         behaves(store)
         assert not bucket.uploads
+        assert opened and all(file.closed for file in opened), "each connection is given back"
+
+
+def test_no_thread_of_arrow_s_holds_a_python_file(tmp_path: Path) -> None:
+    """One that did when the interpreter ended would abort the process: now and then, on a busy machine."""
+    store, threads = CandleStore(tmp_path), set()
+    part = store.append(KEY, WHOLE, at(0), at(60))
+
+    class Noted(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            threads.add(threading.get_ident())
+            return super().read(-1 if size is None else size) or b""
+
+    columns = read_columns(lambda: Noted(tmp_path / part.path), "it", at(0), at(60))
+    assert np.array_equal(columns[4], WHOLE.close) and threads == {threading.get_ident()}
 
 
 @pytest.mark.parametrize("url", ["nope://x/y", "s3:/", "http//x"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -330,6 +331,24 @@ def test_the_environment_says_which_account(monkeypatch: pytest.MonkeyPatch, tmp
         monkeypatch.setenv("ATB_TESTNET", "1")
         assert App().account_identity("binance") == f"binance:spot:testnet:{case.key.fingerprint}"
         assert [file.name for file in (tmp_path / "rates").iterdir()] == [case.server.url[7:].replace(":", "_")]
+
+
+@pytest.mark.parametrize(("lifetime", "asked"), [("0", 3), ("0.2", 2), ("3600", 1)])
+def test_the_environment_says_how_long_rules_are_believed(
+    lifetime: str, asked: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with desk() as case:
+        told = {"ATB_HOME": str(tmp_path), "ATB_BINANCE_API_URL": case.server.url, "ATB_RULES_LIFETIME_S": lifetime}
+        told |= {"BINANCE_API_KEY": case.key.id, "BINANCE_API_SECRET": case.key.secret}
+        for name, value in told.items():
+            monkeypatch.setenv(name, value)
+        broker = App().broker("binance", [BTC])
+        first = broker.market_rules(BTC)
+        assert broker.market_rules(BTC) == first
+        time.sleep(0.25)
+        assert broker.market_rules(BTC) == first
+        assert case.server.count("exchangeInfo") == asked
 
 
 def test_importing_costs_no_ccxt() -> None:

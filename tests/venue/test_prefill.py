@@ -49,10 +49,10 @@ def jobs(venue: str = "binance", days: int = 150) -> list[Job]:
     return [Job(series_key(venue, s, tf), s, NOW - days * DAY_MS, NOW) for s in symbols for tf in FRAMES]
 
 
-def truth(made: Exchange, job: Job) -> Rows:
+def truth(made: Exchange, job: Job, now: int = NOW) -> Rows:
     rows = made.candles(job.key.symbol, job.key.timeframe)
     step = timeframe_ms(job.key.timeframe)
-    return rows[(rows[:, 0] >= job.start_ms) & (rows[:, 0] + step <= NOW)]
+    return rows[(rows[:, 0] >= job.start_ms) & (rows[:, 0] < job.end_ms) & (rows[:, 0] + step <= now)]
 
 
 def stored(store: CandleStore, job: Job) -> Rows:
@@ -135,6 +135,64 @@ def test_what_the_exchange_tells_otherwise_now_is_recorded_and_not_taken(tmp_pat
         (correction,) = outcome.corrections
         assert correction.open_ms == before[-1, 0] and correction.changed.startswith("volume ")
         assert np.array_equal(stored(one.store, job)[: len(before)], before)
+
+
+ODD = ["empty list", "one more", "future", "wrong order", "duplicated", "contradicting", "shifted back"]
+HARMLESS = ("one more", "wrong order", "duplicated")  # however often
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_answers_that_pass_leave_no_trace(tmp_path: Path, kind: str) -> None:
+    made = exchange(holes=True)
+    with desk(tmp_path, made, Fault(kind, "/klines", every=3, times=9)) as (one, _):
+        assert [o.trouble for o in one.run(*jobs())] == [None] * 4
+        for job in jobs():
+            assert np.array_equal(stored(one.store, job), truth(made, job))
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_answers_that_stay_are_said_and_are_no_holes(tmp_path: Path, kind: str) -> None:
+    made, (job, *_) = exchange(), jobs()
+    with desk(tmp_path, made, Fault(kind, "/klines")) as (one, server):
+        asking = one.asking._replace(attempts=1)
+        (outcome,) = prefill(one.store, [job], NOW, asking)
+        if kind not in HARMLESS:
+            assert outcome.trouble is not None and outcome.trouble.exit_code == 4
+            assert one.store.missing_ranges(job.key, job.start_ms, NOW) == [(job.start_ms, NOW)]
+            server.heal()
+            (outcome,) = prefill(one.store, [job], NOW, asking)
+        assert outcome.trouble is None and np.array_equal(stored(one.store, job), truth(made, job))
+
+
+@pytest.mark.parametrize("venue", NAMES)
+@pytest.mark.parametrize("begins", [-20 * DAY_MS, DAY_MS])
+@pytest.mark.parametrize("how", ["prefill", "fill"])
+def test_a_clock_that_is_weeks_ahead_makes_no_hole_of_the_time_to_come(
+    tmp_path: Path, venue: str, begins: int, how: str
+) -> None:
+    """Nor where all that is wanted is yet to come. When it has come, it is fetched."""
+    ahead = NOW + 60 * DAY_MS
+    end = ahead - 2 * DAY_MS  # far enough from the machine's "now" to be taken for known
+    symbol, made = symbol_for(venue, NAMES[venue][0]), Exchange(NOW)
+    rows = history(7, 100 * 24, "1h", ahead, 40_000)
+    made.list(symbol.id, symbol.base, symbol.quote, {"1h": rows}, price="40000")
+    job = Job(series_key(venue, symbol, "1h"), symbol, NOW + begins, end)
+
+    def run(one: Desk) -> None:
+        if how == "prefill":
+            (outcome,) = prefill(one.store, [job], ahead, one.asking)
+            assert outcome.trouble is None
+            return
+        for span in one.store.missing_ranges(job.key, job.start_ms, job.end_ms):
+            fill(one.store, job.key, job.symbol, span, ahead, one.asking)
+
+    with desk(tmp_path, made) as (one, _):
+        run(one)
+        assert one.store.missing_ranges(job.key, job.start_ms, end) == [(max(NOW, job.start_ms), end)]
+        made.now_ms = ahead
+        run(one)
+        assert one.store.missing_ranges(job.key, job.start_ms, end) == []
+        assert np.array_equal(stored(one.store, job), truth(made, job, ahead))
 
 
 def test_side_by_side_is_faster_than_one_after_the_other(tmp_path: Path) -> None:

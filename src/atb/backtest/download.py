@@ -20,7 +20,7 @@ def download(
     now = around.now_ms()  # read once: what closes during the download is neither fetched nor taken as fetched
     title = f"{key.venue} {key.symbol} {key.timeframe}"
     around.progress(title, 0.0)
-    asking = Asking(around.url, around.rates, attempts)
+    asking = Asking(around.url, around.rates, attempts, around.timeout_s())
     stored = fill(
         around.store, key, symbol, (start_ms, end_ms), now, asking, lambda share: around.progress(title, share)
     )

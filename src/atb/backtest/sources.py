@@ -39,6 +39,7 @@ class Surroundings(NamedTuple):
     warn: Report
     progress: Progress
     rates: Path | None = None  # the folder of the budget of requests that all processes share
+    timeout_s: Callable[[], float] = lambda: 10.0  # for each request
 
 
 class Source(Protocol):
@@ -233,19 +234,15 @@ class SimulatedSource:
 
     def read(self, history_bars: int) -> Candles:
         from atb.venue.scenarios import simulate_scenario
-        from atb.venue.simulated import simulate_candles
 
         start, end = self.span()
         count = (end - start) // timeframe_ms(self.timeframe)
         title = f"simulating {self.symbol.id} {self.timeframe}"
-        tell = partial(self.around.progress, title)
-        asked = self.request
-        if asked.scenario == "normal" and not asked.correlation:
-            return simulate_candles(self.symbol.id, self.timeframe, start, count, self.seed, tell)
-        return simulate_scenario(
-            [self.symbol.id], self.timeframe, start, count, self.seed, scenario=asked.scenario,
-            correlation=asked.correlation,
-        )[0]  # fmt: skip
+        (candles,) = simulate_scenario(
+            [self.symbol.id], self.timeframe, start, count, self.seed, scenario=self.request.scenario,
+            correlation=self.request.correlation, on_progress=partial(self.around.progress, title),
+        )  # fmt: skip
+        return candles
 
     def describe(self) -> str:
         happens = "" if self.request.scenario == "normal" else f", scenario {self.request.scenario}"

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
@@ -99,6 +99,16 @@ def print_table(
     Console().print(table)
 
 
+def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool = False, otherwise: str = "") -> None:
+    """Rows with the same names, as JSON or as a table; where there are none, a table is `otherwise` on stderr."""
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
+    elif otherwise:
+        typer.echo(otherwise, err=True)
+
+
 def narrowest(header: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
     """The columns of a terminal that a table needs at least for its words to stay whole."""
     return sum(_longest_word(i, header, rows) + 3 for i in range(len(header))) + 1
@@ -144,6 +154,12 @@ class ProgressLine:
             sys.stderr.flush()
         else:
             typer.echo(text, err=True)
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End a line that still moves, so that what follows starts on its own."""

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atb.cli import data_cache, data_fetch, data_provider, data_show, data_side
+from atb.cli.data_options import Json, Provider, SymbolName, SymbolOption, nothing_under, series_of, stored
 from atb.cli.lean import LeanCommand, LeanGroup
 
 if TYPE_CHECKING:
-    from atb.data.layout import SeriesKey
-    from atb.data.store import CandleStore
     from atb.data.validation import Quality
-    from atb.engine.candles import Candles
 
 app = typer.Typer(
     cls=LeanGroup,
@@ -27,10 +25,6 @@ app = typer.Typer(
     "  atb data import candles.csv --symbol BTCUSDT --timeframe 1h\n  atb data list\n  atb data gaps BTCUSDT 1h\n"
     "  atb data rules BTCUSDT --refresh",
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Provider = Annotated[str, typer.Option(help="Whose candles or rules: binance or coinbase.", metavar="NAME")]
-
 
 data_fetch.register(app)
 data_provider.register(app)
@@ -48,7 +42,7 @@ app.add_typer(data_side.app, name="side")
 )
 def import_file(
     file: Annotated[Path, typer.Argument(help="Columns open_time open high low close volume.")],
-    symbol: Annotated[str, typer.Option(help="BTCUSDT, BTC-USD or BTC/USDT.", metavar="SYMBOL")],
+    symbol: SymbolOption,
     timeframe: Annotated[
         str | None, typer.Option(help="1h, 4h, ... [default: told from the candles]", metavar="TIMEFRAME")
     ] = None,
@@ -66,7 +60,8 @@ def import_file(
     from atb.data.layout import series_key
     from atb.data.validation import assess
 
-    _check_provider(provider)
+    app = open_app()
+    app.settings.check_venue(provider)
     wanted = symbol_for(provider, symbol)
     if timeframe is not None:
         check_timeframe(timeframe)
@@ -75,22 +70,22 @@ def import_file(
     if unfinished:
         have = "has" if unfinished == 1 else "have"
         warn(f"The last {counted(unfinished, 'candle')} {have} not closed yet and {are(unfinished)} left out.")
-    store, key = open_app().store(), series_key(provider, wanted, candles.timeframe)
-    stored = import_candles(store, key, candles, replace=replace)
+    store, key = app.store(), series_key(provider, wanted, candles.timeframe)
+    new = import_candles(store, key, candles, replace=replace)
     missing = assess(candles).missing
     whose = "" if provider == "binance" else f" --provider {provider}"
     gaps = f" ({missing:,} missing; see: atb data gaps {wanted.id} {candles.timeframe}{whose})" if missing else ""
-    there = len(candles) - stored
+    there = len(candles) - new
     known = f"; {there:,} {'was' if there == 1 else 'were'} there already" if there else ""
     typer.echo(
-        f"Stored {counted(stored, 'candle')} of {wanted.id} {candles.timeframe}{gaps}{known}, under {store.where(key)}",
+        f"Stored {counted(new, 'candle')} of {wanted.id} {candles.timeframe}{gaps}{known}, under {store.where(key)}",
         err=True,
     )
 
 
 @app.command("list", cls=LeanCommand, help="The series in the store.\n\n\b\nExample:\n  atb data list --json")
 def list_series(json: Json = False) -> None:
-    from atb.cli.console import open_app, print_json, print_table
+    from atb.cli.console import open_app, print_rows
     from atb.core.timeframe import iso
 
     store = open_app().store()
@@ -101,12 +96,7 @@ def list_series(json: Json = False) -> None:
             size = sum(part.size for part in parts)
             span = {"from": iso(parts[0].start_ms), "to": iso(max(part.end_ms for part in parts))}
             rows.append({**key._asdict(), **span, "parts": len(parts), "bytes": size})
-    if json:
-        print_json(rows)
-    elif rows:
-        print_table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
-    else:
-        typer.echo(f"No candles are stored under {store.shown}.", err=True)
+    print_rows(rows, json, nothing_under(store))
 
 
 @app.command(
@@ -116,7 +106,7 @@ def list_series(json: Json = False) -> None:
     "  atb data gaps BTCUSDT --data candles.csv --json",
 )
 def gaps(
-    symbol: Annotated[str, typer.Argument(help="BTCUSDT, BTC-USD or BTC/USDT.")],
+    symbol: SymbolName,
     timeframe: Annotated[
         str | None, typer.Argument(help="1h, 4h, ... [default: 1h, or that of --data]", show_default=False)
     ] = None,
@@ -125,36 +115,17 @@ def gaps(
     json: Json = False,
 ) -> None:
     from atb.cli.console import open_app
-    from atb.core.timeframe import check_timeframe
-    from atb.core.types import symbol_for
     from atb.data.files import load_file
-    from atb.data.layout import series_key
     from atb.data.validation import assess
 
-    _check_provider(provider)
-    wanted = symbol_for(provider, symbol)
-    if timeframe is not None:
-        check_timeframe(timeframe)
-    if data is not None:
-        candles = load_file(data, wanted.id, timeframe, "the argument TIMEFRAME")
-    else:
-        candles = _stored(open_app().store(), series_key(provider, wanted, timeframe or "1h"))
+    app = open_app()
+    key, wanted = series_of(app, provider, symbol, timeframe or "1h")
+    candles = load_file(data, wanted.id, timeframe, "the argument TIMEFRAME") if data else stored(app, key)
     _print_quality(assess(candles), wanted.id, candles.timeframe, json)
 
 
-def _stored(store: CandleStore, key: SeriesKey) -> Candles:
-    from atb.core.errors import DataError, nearest
-
-    candles = store.read(key)
-    if candles is None:
-        known = [" ".join(k) for k in store.keys()]  # noqa: SIM118 - a method, not a dictionary
-        hint = nearest(" ".join(key), known) if known else "Nothing is stored yet; see: atb data import --help"
-        raise DataError(f"No {key.timeframe} candles of {key.symbol} at {key.venue} are stored.", hint)
-    return candles
-
-
 def _print_quality(quality: Quality, symbol: str, timeframe: str, json: bool) -> None:
-    from atb.cli.console import print_json, print_table
+    from atb.cli.console import print_json, print_rows
     from atb.core.timeframe import iso
     from atb.core.words import counted
 
@@ -163,8 +134,7 @@ def _print_quality(quality: Quality, symbol: str, timeframe: str, json: bool) ->
         facts = quality._asdict() | {"gaps": rows, "first": iso(quality.first_ms), "last": iso(quality.last_ms)}
         print_json({"symbol": symbol, "timeframe": timeframe, **facts})
         return
-    if rows:
-        print_table(["first_missing", "missing"], [[row["first_missing"], str(row["missing"])] for row in rows])
+    print_rows(rows)
     typer.echo(
         f"{symbol} {timeframe}: {counted(quality.rows, 'candle')} from {iso(quality.first_ms)} to {iso(quality.last_ms)}; "
         f"{quality.missing:,} missing ({quality.missing_share:.3%}) in {counted(len(rows), 'gap')}; "
@@ -181,7 +151,7 @@ def _print_quality(quality: Quality, symbol: str, timeframe: str, json: bool) ->
     "  atb data rules BTC-USD --provider coinbase --refresh",
 )
 def rules(
-    symbol: Annotated[str, typer.Argument(help="BTCUSDT, BTC-USD or BTC/USDT.")],
+    symbol: SymbolName,
     provider: Provider = "binance",
     refresh: Annotated[bool, typer.Option("--refresh", help="Ask the exchange and remember the answer.")] = False,
     json: Json = False,
@@ -190,12 +160,12 @@ def rules(
     from atb.core.types import symbol_for
     from atb.venue.market_rules import remark, rules_for
 
-    _check_provider(provider)
-    app_ = open_app()
+    app = open_app()
+    app.settings.check_venue(provider)
     wanted = symbol_for(provider, symbol)
     if refresh:
-        app_.refresh_rules(provider, wanted)
-    told = rules_for(provider, wanted, app_.settings.market_rules)
+        app.refresh_rules(provider, wanted)
+    told = rules_for(provider, wanted, app.settings.market_rules)
     found = {name: f"{value:f}" if isinstance(value, Decimal) else value for name, value in told._asdict().items()}
     if json:
         print_json(found)
@@ -204,10 +174,3 @@ def rules(
         print_table(list(known), [list(known.values())])
     if said := remark(told, provider):
         warn(said)
-
-
-def _check_provider(provider: str) -> None:
-    from atb.core.errors import UsageError, nearest
-
-    if provider not in ("binance", "coinbase"):
-        raise UsageError(f"Unknown provider '{provider}'.", nearest(provider, ["binance", "coinbase"]))

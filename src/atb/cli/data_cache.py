@@ -6,21 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from atb.cli.data_options import DryRun, Json, nothing_under
 from atb.cli.lean import LeanCommand, LeanGroup
 
 if TYPE_CHECKING:
     from atb.app import App
-    from atb.data.checking import Fault
+    from atb.data.checking import Checked, Fault
     from atb.data.keeping import Going
     from atb.data.layout import SeriesKey
     from atb.data.overview import Series
 
 HOUR_MS = 3_600_000
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
-Provider = Annotated[str | None, typer.Option(help="Only this provider's series.", metavar="NAME")]
-Symbol = Annotated[str | None, typer.Option(help="Only this symbol's series.", metavar="SYMBOL")]
-Timeframe = Annotated[str | None, typer.Option(help="Only this timeframe.", metavar="TIMEFRAME")]
+OnlyProvider = Annotated[str | None, typer.Option(help="Only this provider's series.", metavar="NAME")]
+OnlySymbol = Annotated[str | None, typer.Option(help="Only this symbol's series.", metavar="SYMBOL")]
+OnlyTimeframe = Annotated[str | None, typer.Option(help="Only this timeframe.", metavar="TIMEFRAME")]
 
 manager = typer.Typer(
     cls=LeanGroup,
@@ -61,7 +60,7 @@ def info(json: Json = False) -> None:
         })  # fmt: skip
         return
     if not rows:
-        typer.echo(f"No candles are stored under {store.shown}.", err=True)
+        typer.echo(nothing_under(store), err=True)
         return
     symbols = len({(row.key.venue, row.key.symbol) for row in rows})
     print_table(["what", "value"], [
@@ -81,9 +80,9 @@ def info(json: Json = False) -> None:
     "list", cls=LeanCommand, help="The parts of the store, file by file.\n\n\b\nExample:\n  atb data cache-manager list"
 )
 def list_parts(
-    provider: Provider = None, symbol: Symbol = None, timeframe: Timeframe = None, json: Json = False
+    provider: OnlyProvider = None, symbol: OnlySymbol = None, timeframe: OnlyTimeframe = None, json: Json = False
 ) -> None:
-    from atb.cli.console import open_app, print_json, print_table
+    from atb.cli.console import open_app, print_rows
     from atb.core.timeframe import iso, iso_second
 
     app = open_app()
@@ -96,12 +95,7 @@ def list_parts(
         for key in _chosen(app, provider, symbol, timeframe)
         for part in store.parts(key)
     ]  # fmt: skip
-    if json:
-        print_json(rows)
-    elif rows:
-        print_table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
-    else:
-        typer.echo(f"No candles are stored under {store.shown}.", err=True)
+    print_rows(rows, json, nothing_under(store))
 
 
 @manager.command(
@@ -110,7 +104,9 @@ def list_parts(
     help="Read every part to its last byte: checksums, names, rules of candles, parts that contradict each other. Exit code 3 "
     "when something is bad.\n\n\b\nExample:\n  atb data cache-manager verify",
 )
-def verify(provider: Provider = None, symbol: Symbol = None, timeframe: Timeframe = None, json: Json = False) -> None:
+def verify(
+    provider: OnlyProvider = None, symbol: OnlySymbol = None, timeframe: OnlyTimeframe = None, json: Json = False
+) -> None:
     from atb.cli.console import open_app, print_json, print_table
     from atb.core.errors import DataError
     from atb.core.words import counted
@@ -131,12 +127,12 @@ def verify(provider: Provider = None, symbol: Symbol = None, timeframe: Timefram
 @manager.command(
     "repair",
     cls=LeanCommand,
-    help="Set bad parts aside and fetch again what was in them.\n\nA part that came from a file is set aside, too: import "
-    "the file again. Nothing is deleted.\n\n\b\nExamples:\n  atb data cache-manager repair --dry-run\n"
+    help="Set bad parts aside and fetch again what was in them.\n\nOne that was imported or derived is set aside, too; how "
+    "to have it again is said. Nothing is deleted.\n\n\b\nExamples:\n  atb data cache-manager repair --dry-run\n"
     "  atb data cache-manager repair",
 )
 def repair(
-    provider: Provider = None, symbol: Symbol = None, timeframe: Timeframe = None, dry_run: DryRun = False
+    provider: OnlyProvider = None, symbol: OnlySymbol = None, timeframe: OnlyTimeframe = None, dry_run: DryRun = False
 ) -> None:
     from atb.cli.console import open_app, warn
     from atb.cli.data_fetch import fetch_again
@@ -156,9 +152,23 @@ def repair(
     mended = set_aside(app.store(), faults)
     for each in mended:
         typer.echo(f"Set aside: {each.aside}", err=True)
-        if each.missing is None:
-            warn(f"{each.fault.part.name} came from a file; import that again: atb data import --help")
+        if how := _to_be_made_again(each.fault):
+            warn(how)
     fetch_again(app, ranges(mended))
+
+
+def _to_be_made_again(fault: Fault) -> str:
+    """What the user can do where no exchange gave a part; empty where one did, and is asked again."""
+    from atb.data.layout import DERIVED, IMPORTED
+
+    key, part = fault.key, fault.part
+    whose = f"--provider {key.venue}"
+    commands = {
+        IMPORTED: f"came from a file; import that again: atb data import FILE --symbol {key.symbol} {whose}",
+        DERIVED: "was derived from a shorter timeframe; do that again: "
+        f"atb data derive {key.symbol} {key.timeframe} --from TIMEFRAME {whose}",
+    }
+    return f"{part.name} {commands[part.kind]}" if part.kind in commands else ""
 
 
 @manager.command(
@@ -193,9 +203,9 @@ def clear_old(
     "  atb data cache-manager clear --all --yes",
 )
 def clear(
-    provider: Provider = None,
-    symbol: Symbol = None,
-    timeframe: Timeframe = None,
+    provider: OnlyProvider = None,
+    symbol: OnlySymbol = None,
+    timeframe: OnlyTimeframe = None,
     everything: Annotated[bool, typer.Option("--all", help="Everything.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: DryRun = False,
@@ -227,7 +237,7 @@ def _confirm(count: int, where: str) -> None:
 
 
 def _remove(app: App, going: list[Going], dry_run: bool, json: bool) -> None:
-    from atb.cli.console import print_json, print_table
+    from atb.cli.console import print_json, print_rows
     from atb.core.timeframe import iso, iso_second
     from atb.core.words import counted, in_bytes
     from atb.data.keeping import remove
@@ -243,8 +253,8 @@ def _remove(app: App, going: list[Going], dry_run: bool, json: bool) -> None:
     ]  # fmt: skip
     if json:
         print_json({"removed": not dry_run, "parts": rows})
-    elif rows:
-        print_table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
+    else:
+        print_rows(rows)
     size = in_bytes(sum(each.part.size for each in going))
     done = "would be removed" if dry_run else "removed"
     typer.echo(f"{counted(len(going), 'part')} ({size}) {done}.", err=True)
@@ -314,12 +324,9 @@ def _cells(row: Series) -> list[str]:
     ]  # fmt: skip
 
 
-def _checked(app: App, keys: list[SeriesKey]) -> tuple[int, int, list[Fault]]:
+def _checked(app: App, keys: list[SeriesKey]) -> Checked:
     from atb.cli.console import ProgressLine
     from atb.data.checking import check_store
 
-    line = ProgressLine()
-    try:
-        return tuple(check_store(app.store(), keys, lambda key, share: line(f"checking {key.shown}", share)))  # type: ignore[return-value]
-    finally:
-        line.close()
+    with ProgressLine() as line:
+        return check_store(app.store(), keys, lambda key, share: line(f"checking {key.shown}", share))

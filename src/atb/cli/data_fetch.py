@@ -6,6 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from atb.cli.data_options import (
+    Json,
+    Provider,
+    Providers,
+    SymbolList,
+    SymbolName,
+    TimeframeOption,
+    nothing_stored,
+    series_of,
+)
 from atb.cli.lean import LeanCommand
 from atb.cli.lists import ListCommand
 
@@ -15,11 +25,6 @@ if TYPE_CHECKING:
     from atb.market.prefill import Done, Job, Outcome
 
 DAY_MS = 86_400_000
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Provider = Annotated[
-    str,
-    typer.Option(help="binance, coinbase, or binance,coinbase: the first that answers.", metavar="NAME"),
-]
 Workers = Annotated[int, typer.Option(help="Requests side by side, within the exchange's limits.", metavar="N")]
 
 
@@ -49,35 +54,31 @@ def register(app: typer.Typer) -> None:
 
 
 def derive(
-    symbol: Annotated[str, typer.Argument(help="BTCUSDT, BTC-USD or BTC/USDT.")],
+    symbol: SymbolName,
     timeframe: Annotated[str, typer.Argument(help="The longer one: 4h, 1d, ...")],
     lower: Annotated[str, typer.Option("--from", help="The stored timeframe to make it of.", metavar="TIMEFRAME")],
-    provider: Annotated[str, typer.Option(help="Whose candles: binance or coinbase.", metavar="NAME")] = "binance",
+    provider: Provider = "binance",
 ) -> None:
     from atb.cli.console import open_app
-    from atb.core.errors import DataError
     from atb.core.timeframe import check_timeframe
-    from atb.core.types import symbol_for
     from atb.core.words import counted
     from atb.data.deriving import derive as derive_candles
-    from atb.data.layout import series_key
 
     app = open_app()
-    app.settings.check_venue(provider)
+    key, _ = series_of(app, provider, symbol, lower)
     check_timeframe(timeframe)
-    key, store = series_key(provider, symbol_for(provider, symbol), check_timeframe(lower)), app.store()
+    store = app.store()
     if not store.parts(key):
-        fetch = f"atb data download {key.symbol} --timeframe {lower} --provider {provider}"
-        raise DataError(f"No candles of {key.shown} are stored.", f"Fetch them: {fetch}")
+        raise nothing_stored(app, key)
     made = derive_candles(store, key, timeframe)
     typer.echo(f"Made {counted(made, 'candle')} of {key.symbol} {timeframe} of those of {lower}.", err=True)
 
 
 def prefill_cache(
-    symbols: Annotated[list[str], typer.Option("--symbols", help="BTCUSDT ETHUSDT ...", metavar="SYMBOL...")],
+    symbols: SymbolList,
     timeframes: Annotated[list[str], typer.Option("--timeframes", help="1h 4h ...", metavar="TIMEFRAME...")],
     years: Annotated[float, typer.Option(help="How far back from now.", metavar="YEARS")] = 2.0,
-    provider: Provider = "binance",
+    provider: Providers = "binance",
     workers: Workers = 16,
     json: Json = False,
 ) -> None:
@@ -93,12 +94,12 @@ def prefill_cache(
 
 
 def download(
-    symbol: Annotated[str, typer.Argument(help="BTCUSDT, BTC-USD or BTC/USDT.")],
-    timeframe: Annotated[str, typer.Option(help="1m, 1h, ...", metavar="TIMEFRAME")] = "1h",
+    symbol: SymbolName,
+    timeframe: TimeframeOption = "1h",
     start: Annotated[str | None, typer.Option(help="From this day or time on, UTC.", metavar="DATE")] = None,
     end: Annotated[str | None, typer.Option(help="Up to there, exclusive. [default: now]", metavar="DATE")] = None,
     days: Annotated[float | None, typer.Option(help="So far back from the end. [default: 365]", metavar="DAYS")] = None,
-    provider: Provider = "binance",
+    provider: Providers = "binance",
     workers: Workers = 16,
     json: Json = False,
 ) -> None:
@@ -186,6 +187,8 @@ def _row(app: App, outcome: Outcome) -> dict[str, Any]:
     step = timeframe_ms(job.key.timeframe)
     start, end = align_down(job.start_ms + step - 1, job.key.timeframe), align_down(job.end_ms, job.key.timeframe)
     first = store.first_ms(job.key, start)
+    if first is not None and first >= end:  # listed only after what was asked for
+        first = None
     # The newest candle that has closed may not be told yet.
     missing = sum(high - low for low, high in store.missing_ranges(job.key, start, end - step))
     return {

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from atb.cli.data_options import Json, ProviderName, TimeframeName
 from atb.cli.lean import LeanCommand
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 EXAMPLE = {"binance": "BTCUSDT", "coinbase": "BTC-USD"}
 
 
@@ -29,11 +29,11 @@ def register(app: typer.Typer) -> None:
 
 
 def test_provider(
-    provider: Annotated[str, typer.Argument(help="binance or coinbase.")],
+    provider: ProviderName,
     symbol: Annotated[
         str | None, typer.Argument(help="BTCUSDT, BTC-USD or BTC/USDT. [default: its bitcoin]", show_default=False)
     ] = None,
-    timeframe: Annotated[str, typer.Argument(help="1m, 1h, ...")] = "1h",
+    timeframe: TimeframeName = "1h",
     json: Json = False,
 ) -> None:
     from atb.cli.console import open_app, print_json, print_table
@@ -62,7 +62,7 @@ def test_provider(
 
 
 def symbols(
-    provider: Annotated[str, typer.Argument(help="binance or coinbase.")],
+    provider: ProviderName,
     quote: Annotated[str | None, typer.Option(help="Only what is priced in this.", metavar="ASSET")] = None,
     top: Annotated[int | None, typer.Option(help="Only so many.", metavar="N")] = None,
     json: Json = False,

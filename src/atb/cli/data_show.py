@@ -7,13 +7,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from atb.cli.data_options import (
+    End,
+    Json,
+    Provider,
+    Start,
+    SymbolList,
+    SymbolName,
+    SymbolOption,
+    TimeframeName,
+    TimeframeOption,
+    nothing_stored,
+    series_of,
+    stored,
+)
 from atb.cli.lean import LeanCommand
 from atb.cli.lists import ListCommand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from atb.app import App
     from atb.cli.chart import Bar
     from atb.data.layout import SeriesKey
     from atb.data.quality import Disagreement, Report
@@ -24,12 +37,6 @@ HEIGHT, LEAST_COLUMNS, LABEL, PIPED_BARS = 18, 20, 14, 100
 LOOK_EVERY_S = 2.0
 MOST_GENERATED = 10_000_000
 ELSEWHERE = {"binance": ("coinbase", "USD"), "coinbase": ("binance", "USDT")}
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Symbol = Annotated[str, typer.Argument(help="BTCUSDT, BTC-USD or BTC/USDT.")]
-Timeframe = Annotated[str, typer.Argument(help="1m, 1h, ...")]
-Provider = Annotated[str, typer.Option(help="Whose candles: binance or coinbase.", metavar="NAME")]
-Start = Annotated[str | None, typer.Option(help="From this day or time on, UTC.", metavar="DATE")]
-End = Annotated[str | None, typer.Option(help="Up to there, exclusive.", metavar="DATE")]
 
 
 def register(app: typer.Typer) -> None:
@@ -71,8 +78,8 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    symbol: Annotated[str, typer.Option(help="BTCUSDT, BTC-USD or BTC/USDT.", metavar="SYMBOL")],
-    timeframe: Annotated[str, typer.Option(help="1m, 1h, ...", metavar="TIMEFRAME")] = "1h",
+    symbol: SymbolOption,
+    timeframe: TimeframeOption = "1h",
     format_: Annotated[
         str | None, typer.Option("--format", help="csv or parquet. [default: by the file's name]", metavar="FORMAT")
     ] = None,
@@ -89,7 +96,9 @@ def export(
     kind = format_of(format_, out)
     if out is None and kind == "parquet":
         raise UsageError("Parquet is not written to a terminal or pipe.", "Name a file: --out candles.parquet")
-    key, candles = _stored(open_app(), provider, symbol, timeframe, *_range(start, end))
+    app = open_app()
+    key, _ = series_of(app, provider, symbol, timeframe)
+    candles = stored(app, key, *_range(start, end))
     if out is None:
         for line in csv_lines(candles):
             typer.echo(line, nl=False)
@@ -98,19 +107,21 @@ def export(
     typer.echo(f"Wrote {counted(len(candles), 'candle')} of {key.symbol} {key.timeframe} to {out}", err=True)
 
 
-def quality(symbol: Symbol, timeframe: Timeframe = "1h", provider: Provider = "binance", json: Json = False) -> None:
+def quality(
+    symbol: SymbolName, timeframe: TimeframeName = "1h", provider: Provider = "binance", json: Json = False
+) -> None:
     from atb.cli.console import open_app, print_json
     from atb.core.types import symbol_for
     from atb.data.layout import series_key
     from atb.data.quality import report
 
     app = open_app()
-    key, _ = _key(app, provider, symbol, timeframe)
+    key, _ = series_of(app, provider, symbol, timeframe)
     base = symbol_for(provider, symbol).base
     venue, quote = ELSEWHERE[provider]
     told = report(app.store(), key, [series_key(venue, symbol_for(venue, f"{base}/{quote}"), timeframe)])
     if told is None:
-        raise _nothing(app, key)
+        raise nothing_stored(app, key)
     if json:
         print_json({**key._asdict(), **_quality_json(told)})
         return
@@ -118,8 +129,8 @@ def quality(symbol: Symbol, timeframe: Timeframe = "1h", provider: Provider = "b
 
 
 def plot(
-    symbol: Symbol,
-    timeframe: Timeframe = "1h",
+    symbol: SymbolName,
+    timeframe: TimeframeName = "1h",
     days: Annotated[float, typer.Option(help="The last so many days that are stored.", metavar="DAYS")] = 30.0,
     provider: Provider = "binance",
 ) -> None:
@@ -133,16 +144,17 @@ def plot(
     if not 0 < days <= 36_500:
         raise UsageError(f"--days must be above 0 and at most 36500, not {days:g}.")
     app = open_app()
-    key, _ = _key(app, provider, symbol, timeframe)
+    key, _ = series_of(app, provider, symbol, timeframe)
     parts = app.store().parts(key)
     if not parts:
-        raise _nothing(app, key)
-    _, candles = _stored(app, provider, symbol, timeframe, max(p.end_ms for p in parts) - round(days * DAY_MS), None)
+        raise nothing_stored(app, key)
+    candles = stored(app, key, max(p.end_ms for p in parts) - round(days * DAY_MS))
     rows = _bars(candles)
     terminal = sys.stdout.isatty()
     bars = bars_of(rows, max(LEAST_COLUMNS, columns_of_terminal() - LABEL) if terminal else PIPED_BARS)
     if not terminal:
-        print_table(list(Bar._fields), [[iso(bar.open_ms), *(repr(value) for value in bar[1:])] for bar in bars])
+        header = ["open_time", *Bar._fields[1:]]
+        print_table(header, [[iso(bar.open_ms), *(f"{value:.12g}" for value in bar[1:])] for bar in bars])
         return
     for line in drawn(bars, HEIGHT, draws_blocks(sys.stdout)):
         typer.echo(line)
@@ -161,8 +173,8 @@ def _bars(candles: Candles) -> list[Bar]:
 
 
 def generate(
-    symbols: Annotated[list[str], typer.Option("--symbols", help="BTCUSDT ETHUSDT ...", metavar="SYMBOL...")],
-    timeframe: Annotated[str, typer.Option(help="1m, 1h, ...", metavar="TIMEFRAME")] = "1h",
+    symbols: SymbolList,
+    timeframe: TimeframeOption = "1h",
     days: Annotated[float, typer.Option(help="How many days.", metavar="DAYS")] = 365.0,
     seed: Annotated[int, typer.Option(help="Another seed is another market.", metavar="N")] = 1,
     scenario: Annotated[str, typer.Option(help="normal, crash, flat or gap.", metavar="NAME")] = "normal",
@@ -170,6 +182,7 @@ def generate(
     folder: Annotated[Path, typer.Option(help="Where the files go.", metavar="FOLDER")] = Path(),
     format_: Annotated[str, typer.Option("--format", help="csv or parquet.", metavar="FORMAT")] = "parquet",
 ) -> None:
+    from atb.cli.console import ProgressLine
     from atb.core.errors import UsageError
     from atb.core.timeframe import timeframe_ms
     from atb.core.types import symbol_for
@@ -179,14 +192,18 @@ def generate(
     from atb.venue.simulated import SIMULATED_START_MS
 
     kind, names = format_of(format_, None), list(dict.fromkeys(symbol_for("binance", name).id for name in symbols))
+    if not 0 <= days <= 36_500:
+        raise UsageError(f"--days must be above 0 and at most 36500, not {days:g}.")
     count = round(days * DAY_MS) // timeframe_ms(timeframe)
     if not 1 <= count <= MOST_GENERATED:
         raise UsageError(
             f"That is {count:,} candles; it must be 1 to {MOST_GENERATED:,}.", "Change --days or --timeframe."
         )
-    made = simulate_scenario(
-        names, timeframe, SIMULATED_START_MS, count, seed, scenario=scenario, correlation=correlation
-    )  # fmt: skip
+    with ProgressLine() as line:
+        made = simulate_scenario(
+            names, timeframe, SIMULATED_START_MS, count, seed, scenario=scenario, correlation=correlation,
+            on_progress=lambda share: line("simulating", share),
+        )  # fmt: skip
     for candles in made:
         out = folder / f"SIMULATED_{candles.symbol}_{timeframe}_{scenario}_{seed}.{kind}"
         write_candles(candles, out, kind)
@@ -195,8 +212,8 @@ def generate(
 
 
 def watch(
-    symbol: Symbol,
-    timeframe: Timeframe = "1m",
+    symbol: SymbolName,
+    timeframe: TimeframeName = "1m",
     provider: Provider = "binance",
     count: Annotated[int | None, typer.Option(help="End after so many closed candles.", metavar="N")] = None,
     json: Json = False,
@@ -207,7 +224,7 @@ def watch(
     if count is not None and count < 1:
         raise UsageError(f"--count must be at least 1, not {count}.")
     app = open_app()
-    key, wanted = _key(app, provider, symbol, timeframe)
+    key, wanted = series_of(app, provider, symbol, timeframe)
     show = _Lines(key, json)
     for seen, candle in enumerate(app.watch(provider, wanted, timeframe, LOOK_EVERY_S, show.running, show.trouble), 1):
         show.closed(candle)
@@ -263,16 +280,6 @@ class _Lines:
         return f"{iso_minute(int(row[0]))}  {self.key.symbol} {self.key.timeframe}  {numbers}  V {row[5]:g}"
 
 
-def _key(app: App, provider: str, symbol: str, timeframe: str) -> tuple[SeriesKey, Any]:
-    from atb.core.timeframe import check_timeframe
-    from atb.core.types import symbol_for
-    from atb.data.layout import series_key
-
-    app.settings.check_venue(provider)
-    wanted = symbol_for(provider, symbol)
-    return series_key(provider, wanted, check_timeframe(timeframe)), wanted
-
-
 def _range(start: str | None, end: str | None) -> tuple[int | None, int | None]:
     from atb.core.errors import UsageError
     from atb.core.timeframe import parse_time_ms
@@ -282,27 +289,6 @@ def _range(start: str | None, end: str | None) -> tuple[int | None, int | None]:
     if low is not None and high is not None and low >= high:
         raise UsageError(f"--start {start} is not before --end {end}.", "The end is exclusive.")
     return low, high
-
-
-def _stored(
-    app: App, provider: str, symbol: str, timeframe: str, start_ms: int | None, end_ms: int | None
-) -> tuple[SeriesKey, Candles]:  # fmt: skip
-    key, _ = _key(app, provider, symbol, timeframe)
-    candles = app.store().read(key, start_ms, end_ms)
-    if candles is None:
-        raise _nothing(app, key)
-    return key, candles
-
-
-def _nothing(app: App, key: SeriesKey) -> Exception:
-    from atb.core.errors import DataError, nearest
-
-    known = [other.shown for other in app.store().keys()]  # noqa: SIM118 - a method
-    fetch = f"Fetch them: atb data download {key.symbol} --timeframe {key.timeframe} --provider {key.venue}"
-    return DataError(
-        f"No candles of {key.shown} are stored in that time.",
-        f"{nearest(key.shown, known)} {fetch}" if known and key.shown not in known else fetch,
-    )
 
 
 def _quality_json(told: Report) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from atb.cli.data_options import Json
 from atb.cli.lean import LeanCommand, LeanGroup
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ app = typer.Typer(
     "  atb data side list\n  atb data side show funding_rate --symbol BTCUSDT",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="funding_rate, open_interest, fear_greed, or one of your own.")]
 Of = Annotated[str | None, typer.Option("--symbol", help="Whose series, where several are stored.", metavar="SYMBOL")]
 Venue = Annotated[str | None, typer.Option("--venue", help="Of which venue, where several are.", metavar="NAME")]
@@ -32,16 +32,12 @@ Venue = Annotated[str | None, typer.Option("--venue", help="Of which venue, wher
 
 @app.command("list", cls=LeanCommand, help="The series that are stored.\n\n\b\nExample:\n  atb data side list --json")
 def list_series(json: Json = False) -> None:
-    from atb.cli.console import open_app, print_json, print_table
+    from atb.cli.console import open_app, print_rows
 
     store = open_app().sides()
     found = [_facts(key, store.read(key)) for key in store.keys()]  # noqa: SIM118 - a method, not a dictionary
-    if json:
-        print_json(found)
-    elif found:
-        print_table(list(found[0]), [["" if value is None else str(value) for value in row.values()] for row in found])
-    else:
-        typer.echo(f"No side series are stored under {store.shown}.", err=True)
+    shown = found if json else [{name: "" if value is None else value for name, value in row.items()} for row in found]
+    print_rows(shown, json, f"No side series are stored under {store.shown}.")
 
 
 def _facts(key: SideKey, rows: SideRows) -> dict[str, Any]:

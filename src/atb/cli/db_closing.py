@@ -112,7 +112,7 @@ def _print_receipt(
     closed: list[Closed], left: list[tuple[Held, AtbError]], json: bool, more: dict[str, Any] | None = None
 ) -> None:
     """What was done, and then an exit code that tells whether anything is left open. more: for programs."""
-    from atb.cli.console import print_json, print_table
+    from atb.cli.console import print_json, print_rows
     from atb.core.errors import Fenced
 
     rows: list[dict[str, str]] = [
@@ -128,7 +128,7 @@ def _print_receipt(
         ]
         print_json({"closed": rows, "left_open": open_, **(more or {})})
     elif rows:
-        print_table(list(rows[0]), [list(row.values()) for row in rows])
+        print_rows(rows)
     elif not left and not (more or {}).get("failed"):
         typer.echo("Nothing was open.", err=True)
     if left:

@@ -201,14 +201,9 @@ def _asks() -> bool:
 
 
 def _print_plan(plans: list[dict[str, Any]], json: bool) -> None:
-    from atb.cli.console import print_json, print_table
+    from atb.cli.console import print_rows
 
-    if json:
-        print_json(plans)
-    elif plans:
-        print_table(list(plans[0]), [[str(value) for value in plan.values()] for plan in plans])
-    else:
-        typer.echo("Nothing is open.", err=True)
+    print_rows(plans, json, "Nothing is open.")
 
 
 def _print(receipt: Receipt, orders: list[tuple[str, str]], json: bool) -> None:

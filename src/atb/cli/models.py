@@ -27,14 +27,13 @@ TRAINING_END, VALIDATION_END = "2024-07-01", "2025-01-01"
 
 @app.command("list", cls=LeanCommand, help="Every model that is found.\n\n\b\nExample:\n  atb models list --json")
 def list_(json: Json = False) -> None:
-    from atb.cli.console import print_json, print_table
+    from atb.cli.console import print_json, print_rows
 
     entries = _entries()
     if json:
         print_json([_summary(entry) for entry in entries])
     elif entries:
-        rows = [_row(entry) for entry in entries]
-        print_table(list(rows[0]), [list(row.values()) for row in rows])
+        print_rows([_row(entry) for entry in entries])
         for entry in entries:
             if entry.problem:
                 typer.echo(f"{_name(entry)}: {entry.problem}", err=True)

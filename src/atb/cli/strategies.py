@@ -57,7 +57,7 @@ class {cls}(Strategy):
     "atb.\n\n\b\nExample:\n  atb strategies list --json",
 )
 def list_strategies(json: Json = False) -> None:
-    from atb.cli.console import open_app, print_json, print_table
+    from atb.cli.console import open_app, print_rows
     from atb.core.errors import AtbError
     from atb.strategy.loader import load_strategy
 
@@ -69,10 +69,7 @@ def list_strategies(json: Json = False) -> None:
         except AtbError as error:
             summary = f"BROKEN: {error.what}"
         rows.append({"name": name, "origin": "shipped" if file.shipped else str(file.path), "summary": summary})
-    if json:
-        print_json(rows)
-    else:
-        print_table(["name", "origin", "summary"], [list(row.values()) for row in rows])
+    print_rows(rows, json)
 
 
 @app.command(

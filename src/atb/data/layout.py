@@ -14,11 +14,9 @@ from typing import NamedTuple
 
 from atb.core.types import Symbol
 
-FETCHED, IMPORTED, DERIVED = (
-    "part",
-    "import",
-    "derived",
-)  # from the exchange; from a file; from candles of a lower timeframe
+FETCHED = "part"  # from the exchange
+IMPORTED = "import"  # from a file
+DERIVED = "derived"  # from candles of a lower timeframe
 KINDS = (FETCHED, IMPORTED, DERIVED)
 PART = re.compile(rf"({'|'.join(KINDS)})-(\d+)-(\d+)-([0-9a-f]{{16}})\.parquet")
 LEVELS = ("venue", "market", "symbol", "timeframe")

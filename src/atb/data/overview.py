@@ -51,16 +51,16 @@ def look_at(store: CandleStore, key: SeriesKey, now_ms: int) -> Series | None:
     firsts = [facts.first_ms for _, facts in told if facts.first_ms is not None]
     lasts = [facts.last_ms for _, facts in told if facts.last_ms is not None]
     last = max(lasts, default=None)
-    rows = sum(facts.rows for _, facts in told)
-    end = max(part.end_ms for part, _ in told)
-    covered = _slots(told[0][0].start_ms, end, step)
-    not_fetched = sum(_slots(low, high, step) for low, high in store.missing_ranges(key, parts[0].start_ms, end))
+    start, end = told[0][0].start_ms, max(part.end_ms for part, _ in told)
+    # While parts are merged, the same candles are there twice.
+    rows = min(sum(facts.rows for _, facts in told), _slots(start, end, step))
+    not_fetched = sum(_slots(low, high, step) for low, high in store.missing_ranges(key, start, end))
     newest = align_down(now_ms - LATE_MS, key.timeframe) - step
     return Series(
         key, rows, len(told), sum(part.size for part, _ in told), min(firsts, default=None), last,
         max(part.written_ms for part, _ in told), _gaps(firsts, lasts, rows, not_fetched, step), not_fetched,
         _rows(told, IMPORTED), _rows(told, DERIVED), 0 if last is None else max(0, (newest - last) // step),
-    )._replace(rows=min(rows, covered))  # fmt: skip
+    )  # fmt: skip
 
 
 def _gaps(firsts: list[int], lasts: list[int], rows: int, not_fetched: int, step: int) -> int:

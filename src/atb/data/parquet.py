@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy.typing as npt
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 ROWS_PER_GROUP = 65_536
+Open = Callable[[], contextlib.AbstractContextManager[Any]]  # Arrow closes no file that it did not open
 
 
 def encoded(candles: Candles) -> Any:
@@ -34,18 +36,27 @@ def encoded(candles: Candles) -> Any:
     return sink.getvalue()
 
 
-def read_columns(open_source: Callable[[], Any], shown: str, low_ms: int, high_ms: int) -> list[npt.NDArray[Any]]:
+def read_columns(open_source: Open, shown: str, low_ms: int, high_ms: int) -> list[npt.NDArray[Any]]:
     """open_time (ms) and the columns of a file, at least the rows that open in [low_ms, high_ms).
 
     FileNotFoundError when it is gone; a DataError that names it, as `shown`, when it is not what we wrote.
     """
+    with explained(shown), open_source() as source, opened(source) as (file, threads):
+        groups = _groups(file, low_ms, high_ms)
+        more = {"columns": ["open_time", *COLUMNS], "use_threads": threads}
+        table = file.read(**more) if groups is None else file.read_row_groups(groups, **more)
+        return [times_ms(table.column("open_time")), *(numbers(table.column(name)) for name in COLUMNS)]
+
+
+@contextlib.contextmanager
+def opened(source: Any) -> Iterator[tuple[pq.ParquetFile, bool]]:
+    """And whether Arrow's threads may read it. One that holds a file of Python's when the interpreter ends aborts the process."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with explained(shown), pq.ParquetFile(open_source(), page_checksum_verification=True) as file:
-        groups = _groups(file, low_ms, high_ms)
-        columns = ["open_time", *COLUMNS]
-        table = file.read(columns) if groups is None else file.read_row_groups(groups, columns)
-        return [times_ms(table.column("open_time")), *(numbers(table.column(name)) for name in COLUMNS)]
+    threads = isinstance(source, Path | pa.NativeFile)
+    with pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=threads) as file:
+        yield file, threads
 
 
 class Facts(NamedTuple):
@@ -56,11 +67,9 @@ class Facts(NamedTuple):
     last_ms: int | None
 
 
-def read_facts(open_source: Callable[[], Any], shown: str) -> Facts:
+def read_facts(open_source: Open, shown: str) -> Facts:
     """Without reading the candles. Errors as `read_columns`."""
-    import pyarrow.parquet as pq
-
-    with explained(shown), pq.ParquetFile(open_source()) as file:
+    with explained(shown), open_source() as source, opened(source) as (file, _):
         known = file.metadata
         told = [known.row_group(i).column(0).statistics for i in range(known.num_row_groups)]
         limits = [(each.min_raw, each.max_raw) for each in told if each is not None and each.has_min_max]

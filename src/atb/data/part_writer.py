@@ -25,9 +25,10 @@ class Stored(NamedTuple):
 
 def store_pages(
     store: CandleStore, key: SeriesKey, pages: Iterable[Floats], span: tuple[int, int], now_ms: int,
-    progress: Callable[[float], None] = lambda _: None,
+    known_ms: Callable[[], int], progress: Callable[[float], None] = lambda _: None,
 ) -> Stored:  # fmt: skip
-    """Store what the exchange answered for `span` (ms, end exclusive) as of `now_ms`.
+    """Store what the exchange answered for `span` (ms, end exclusive) as of `now_ms`. known_ms: up to when its answers can be
+    complete, once all pages are there: a machine's clock may be ahead of its.
 
     Parts are written as pages come in, so that an interrupted download goes on where it stopped.
     """
@@ -40,16 +41,16 @@ def store_pages(
     except BaseException:
         parts.write()
         raise
-    parts.write(whole_until(end_ms, now_ms))
+    parts.write(whole_until(end_ms, known_ms()))
     return Stored(parts.fetched, parts.corrections)
 
 
-def whole_until(end_ms: int, now_ms: int) -> int | None:
+def whole_until(end_ms: int, known_ms: int) -> int | None:
     """Up to when the answer for a span that ends at `end_ms` is complete; None: to the end of its last candle.
 
-    Near "now" the exchange's clock, not ours, said where the closed candles end; the rest is asked for next time.
+    What had not closed for a day when the exchange answered, by its clock and by ours, is asked for next time.
     """
-    return end_ms if end_ms <= now_ms - DAY_MS else None
+    return end_ms if end_ms <= known_ms - DAY_MS else None
 
 
 def store_rows(

@@ -21,18 +21,8 @@ from atb.core.local_files import locked as locked_file
 from atb.core.local_files import sync_folder
 
 READ_NOTED_MS = 3_600_000  # that a file was read is noted once an hour at the most
-OBJECT_STORES = {
-    "s3",
-    "s3a",
-    "gs",
-    "gcs",
-    "abfs",
-    "abfss",
-    "az",
-    "oss",
-    "oci",
-    "memory",
-}  # show an object when it is whole
+# Which show an object when it is whole, and not before.
+OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "memory"}
 
 
 class Entry(NamedTuple):
@@ -53,8 +43,11 @@ class Place(Protocol):
 
     def entries(self, path: str) -> list[Entry]: ...
 
-    def source(self, path: str) -> Any:
-        """What Arrow opens."""
+    def source(self, path: str) -> contextlib.AbstractContextManager[Any]:
+        """What Arrow reads; it is closed at the end."""
+
+    def glance(self, path: str) -> contextlib.AbstractContextManager[Any]:
+        """The same for who looks after the store: no use of the file, where the system can tell them apart."""
 
     def read(self, path: str) -> bytes: ...
 
@@ -112,8 +105,15 @@ class LocalPlace:
             return []
         return found
 
-    def source(self, path: str) -> Any:
-        return self.root / path
+    def source(self, path: str) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext(self.root / path)
+
+    def glance(self, path: str) -> contextlib.AbstractContextManager[Any]:
+        unnoted = getattr(os, "O_NOATIME", 0)  # Linux, and of one's own files
+        try:
+            return os.fdopen(os.open(self.root / path, os.O_RDONLY | unnoted), "rb")
+        except PermissionError:
+            return (self.root / path).open("rb")
 
     def read(self, path: str) -> bytes:
         return (self.root / path).read_bytes()
@@ -181,8 +181,12 @@ class RemotePlace:
                 found.append(Entry(_last(info["name"]), int(info.get("size") or 0), at, at))
         return found
 
-    def source(self, path: str) -> Any:
-        return self.files.open(self._at(path), "rb")
+    def source(self, path: str) -> contextlib.AbstractContextManager[Any]:
+        file = self.files.open(self._at(path), "rb")
+        return contextlib.closing(getattr(file, "stream", file))  # Arrow's own, where Arrow opened it
+
+    def glance(self, path: str) -> contextlib.AbstractContextManager[Any]:
+        return self.source(path)
 
     def read(self, path: str) -> bytes:
         return bytes(self.files.cat_file(self._at(path)))

@@ -20,7 +20,7 @@ import numpy as np
 from atb.core.errors import DataError, UsageError
 from atb.data.arrow import numbers, times_ms
 from atb.data.layout import FETCHED, IMPORTED, PART, Part, level_of, part_name
-from atb.data.parquet import explained
+from atb.data.parquet import explained, opened
 from atb.data.places import Place, open_place
 from atb.data.side_revisions import news_of, without_repeats
 from atb.engine.sides import NO_ROWS, Side, SideRows, joined_rows
@@ -165,15 +165,12 @@ class SideStore:
         return rows if len(parts) == 1 else without_repeats(rows, self.where(key))
 
     def _rows(self, part: Part) -> SideRows:
-        import pyarrow.parquet as pq
-
         shown = self.place.shown_path(part.path)
         remedy = "Move it away, and fetch or import the series again."
         with (
-            explained(shown, remedy),
-            pq.ParquetFile(self.place.source(part.path), page_checksum_verification=True) as file,
-        ):
-            table = file.read(["time", "available", "value"])
+            explained(shown, remedy), self.place.source(part.path) as source, opened(source) as (file, threads),
+        ):  # fmt: skip
+            table = file.read(["time", "available", "value"], use_threads=threads)
             times, available = (times_ms(table.column(name)) for name in ("time", "available"))
             return SideRows(times, available, np.asarray(numbers(table.column("value")), np.float64))
 

@@ -95,29 +95,19 @@ class CandleStore:
 
     def read(self, key: SeriesKey, start_ms: int | None = None, end_ms: int | None = None) -> Candles | None:
         """The stored candles that open in [start_ms, end_ms); None when there are none."""
-        for _ in range(VANISHED):
-            try:
-                return self._read(key, self.parts(key), start_ms, end_ms)
-            except FileNotFoundError:
-                continue
-        raise DataError(f"The parts under {self.where(key)} come and go.", "Try again when nothing else works on them.")
+        return self._steadily(key, lambda: self._read(key, self.parts(key), start_ms, end_ms))
 
     def read_parts(self, key: SeriesKey, parts: Sequence[Part]) -> Candles | None:
-        """The candles of some parts. FileNotFoundError when one of them is gone."""
-        return self._read(key, parts, None, None)
+        """The candles of some parts, for who checks or merges them, which is no use of them. FileNotFoundError: one is gone."""
+        return self._read(key, parts, None, None, used=False)
 
     def facts(self, part: Part) -> Facts:
         """How many candles a part has, and from when to when. FileNotFoundError when it is gone."""
-        return read_facts(lambda: self.place.source(part.path), self.place.shown_path(part.path))
+        return read_facts(lambda: self.place.glance(part.path), self.place.shown_path(part.path))
 
     def first_ms(self, key: SeriesKey, start_ms: int) -> int | None:
         """When the first stored candle that opens at `start_ms` or later does."""
-        for part in self.parts(key):
-            if part.end_ms > start_ms:
-                candles = self.read(key, max(start_ms, part.start_ms), part.end_ms)
-                if candles is not None:
-                    return int(candles.open_time[0])
-        return None
+        return self._steadily(key, lambda: self._first_ms(key, start_ms))
 
     def append(self, key: SeriesKey, candles: Candles, start_ms: int, end_ms: int, kind: str = FETCHED) -> Part:
         """Store what was told for [start_ms, end_ms) as a new part, whatever is there. Whole or not at all."""
@@ -181,12 +171,14 @@ class CandleStore:
             self._changed(path, lambda: stack.enter_context(self.place.locked(path, self.patience_s)))
             yield
 
-    def _read(self, key: SeriesKey, parts: Sequence[Part], start_ms: int | None, end_ms: int | None) -> Candles | None:
+    def _read(
+        self, key: SeriesKey, parts: Sequence[Part], start_ms: int | None, end_ms: int | None, used: bool = True
+    ) -> Candles | None:
         low, high = start_ms or 0, LATEST_MS if end_ms is None else end_ms
         chosen = [part for part in parts if part.start_ms < high and part.end_ms > low]
         if not chosen:
             return None
-        read = [self._columns(part, low, high) for part in chosen]
+        read = [self._columns(part, low, high, used) for part in chosen]
         columns = read[0] if len(read) == 1 else [np.concatenate(c) for c in zip(*read, strict=True)]
         times = columns[0]
         if len(chosen) > 1 and not bool(np.all(np.diff(times) > 0)):
@@ -200,10 +192,38 @@ class CandleStore:
         check_candles(candles, self.where(key))
         return candles
 
-    def _columns(self, part: Part, low: int, high: int) -> list[npt.NDArray[Any]]:
-        shown = self.place.shown_path(part.path)
-        columns = read_columns(lambda: self.place.source(part.path), shown, low, high)
-        self.place.note_read(part.path, part.read_ms)
+    def _first_ms(self, key: SeriesKey, start_ms: int) -> int | None:
+        found: int | None = None
+        for part in self.parts(key):
+            if part.end_ms <= start_ms:
+                continue
+            if found is not None and part.start_ms > found:  # what follows opens later
+                break
+            first = self.facts(part).first_ms
+            if first is not None and first < start_ms:  # only the candles tell which of them is next
+                candles = self._read(key, [part], start_ms, part.end_ms)
+                first = None if candles is None else int(candles.open_time[0])
+            if first is not None:
+                found = first if found is None else min(first, found)
+        return found
+
+    def _steadily(self, key: SeriesKey, look: Callable[[], T]) -> T:
+        """What `look` finds in a series whose parts others may merge meanwhile."""
+        for _ in range(VANISHED):
+            try:
+                return look()
+            except FileNotFoundError:
+                continue
+        # Somebody merges without a pause. Whoever has the lock is alone with the series.
+        with self.locked(key), contextlib.suppress(FileNotFoundError):
+            return look()
+        raise DataError(f"The parts under {self.where(key)} come and go.", "Try again when nothing else works on them.")
+
+    def _columns(self, part: Part, low: int, high: int, used: bool) -> list[npt.NDArray[Any]]:
+        opened = self.place.source if used else self.place.glance
+        columns = read_columns(lambda: opened(part.path), self.place.shown_path(part.path), low, high)
+        if used:
+            self.place.note_read(part.path, part.read_ms)
         return columns
 
     def _asked(self, path: str, ask: Callable[[], T]) -> T:

@@ -33,12 +33,13 @@ class History:
 
     def __init__(
         self, store: CandleStore, venue: str, *, url: str | None, rates: Path | None, pins: Pins | None = None,
-        account: str = "",
+        account: str = "", timeout_s: float | None = None,
     ) -> None:  # fmt: skip
         self.store, self.venue = store, venue
         self._pins, self._account = pins, account
         self._needed: dict[SeriesKey, int] = {}  # from when on each series is looked back on
-        self._asking = Asking(lambda _: url, rates)
+        asking = Asking(lambda _: url, rates)
+        self._asking = asking if timeout_s is None else asking._replace(timeout_s=timeout_s)
 
     def load(
         self, symbol: Symbol, timeframe: str, first_ms: int, end_ms: int, bars: int, now_ms: int

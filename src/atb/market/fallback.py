@@ -13,7 +13,7 @@ def providers_of(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in VENUES:
-            raise UsageError(f"There is no provider '{name}'.", nearest(name, list(VENUES)))
+            raise UsageError(f"Unknown provider '{name}'.", nearest(name, list(VENUES)))
     if len(set(names)) < len(names):
         raise UsageError(f"--provider {text} names one more than once.", "Name each once.")
     return names

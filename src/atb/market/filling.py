@@ -37,11 +37,14 @@ def fill(
     from atb.venue.ccxt_candles import fetch_candles
 
     start_ms, end_ms = overlapping(store, key, span)
+    known_ms = [now_ms]  # the exchange's clock comes with the last page
     pages = fetch_candles(
         key.venue, symbol, key.timeframe, start_ms, end_ms, base_url=asking.url(key.venue), now_ms=lambda: now_ms,
         timeout_s=asking.timeout_s, attempts=asking.attempts, rates=asking.rates,
+        hear_known_ms=known_ms.append,
     )  # fmt: skip
-    return store_pages(store, key, (page.rows for page in pages), (start_ms, end_ms), now_ms, progress)
+    rows = (page.rows for page in pages)
+    return store_pages(store, key, rows, (start_ms, end_ms), now_ms, lambda: known_ms[-1], progress)
 
 
 def overlapping(store: CandleStore, key: SeriesKey, span: tuple[int, int]) -> tuple[int, int]:

@@ -21,7 +21,6 @@ from atb.venue.rate_budget import LIMITS, Priority, RateBudget
 from atb.venue.server_time import sample_of
 
 GOOD, WARN, BAD, SKIPPED = "ok", "warning", "bad", "skipped"
-SAMPLES = 5
 SLOW_MS, TOO_SLOW_MS = 1_000, 3_000  # an answer: the runbook's thresholds
 SKEWED_MS, TOO_SKEWED_MS = 500, 5_000  # the clock: Binance refuses an order that is signed 1 s ahead or 5 s behind
 LATE = 2  # closed candles that may be missing

@@ -12,7 +12,7 @@ from atb.data.store import CandleStore
 
 
 class Mended(NamedTuple):
-    """aside: where the bad part is now. missing: what is to be asked for again, ms; empty for what no exchange gave."""
+    """aside: where the bad part is now. missing: what is to be asked for again, ms; None for what no exchange gave."""
 
     fault: Fault
     aside: str

@@ -10,13 +10,13 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 import numpy as np
 
 from atb.core.errors import AtbError, ExchangeUnavailable
-from atb.core.timeframe import align_down
+from atb.core.timeframe import DAY_MS, align_down
 from atb.core.types import Symbol
 from atb.data.compacting import compact
 from atb.data.corrections import Correction
@@ -49,12 +49,10 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a job. candles: that were fetched; asked_ms: of the range, what was not stored; trouble: why not all of it
-    is there now."""
+    """What became of a job. candles: that were fetched; trouble: why not all of it is there now."""
 
     job: Job
     candles: int
-    asked_ms: int
     corrections: list[Correction]
     trouble: AtbError | None
 
@@ -64,7 +62,6 @@ class Done(NamedTuple):
 
     share: float
     candles: int
-    requests: int
     resting: str = ""
 
 
@@ -87,7 +84,7 @@ def prefill(
             while waiting:
                 done, waiting = wait(waiting, LOOK_EVERY_S, FIRST_COMPLETED)
                 for future in done:
-                    waiting |= {pool.submit(task) for task in _following(future)}
+                    waiting |= {pool.submit(task) for task in future.result()}
                 progress(work.done())
         except BaseException:
             work.stop.set()
@@ -99,14 +96,10 @@ def prefill(
     for series in work.series:
         if series.candles:
             compact(store, series.job.key, FEW_PARTS)
-    return [Outcome(s.job, s.candles, s.missing_ms, s.corrections, s.trouble) for s in work.series]
+    return [Outcome(s.job, s.candles, s.corrections, s.trouble) for s in work.series]
 
 
-Task = Callable[[], "list[Task]"]
-
-
-def _following(future: Future[list[Task]]) -> list[Task]:
-    return future.result()
+Task = Callable[[], "list[Task]"]  # which tasks follow it
 
 
 class _Series:
@@ -138,7 +131,8 @@ class _Work:
         self._sessions: list[Session] = []
         self._chunks: set[_Chunk] = set()
         self._away: dict[str, ExchangeUnavailable] = {}  # by venue
-        self._requests, self._answered_s = 0, time.monotonic()
+        self._known_ms: dict[str, int] = {}  # by venue: up to when its answers can be complete
+        self._answered_s = time.monotonic()
         self._resting: dict[int, tuple[float, float]] = {}  # by thread: since when, for how long
 
     def begin(self, series: _Series) -> list[Task]:
@@ -180,7 +174,7 @@ class _Work:
         quiet_s = time.monotonic() - self._answered_s
         resting = f"waiting {max(0.0, min(rests)):.0f} s for the exchange" if rests and quiet_s > QUIET_S else ""
         candles = sum(s.candles for s in self.series)
-        return Done(min(1.0, done / wanted) if wanted else 1.0, candles, self._requests, resting)
+        return Done(min(1.0, done / wanted) if wanted else 1.0, candles, resting)
 
     def keep_what_came(self) -> None:
         """Of chunks that nobody finishes, the pages up to the first that did not come."""
@@ -202,7 +196,8 @@ class _Work:
         if start == span[0] and end - start > length:  # nothing is known of before: it may not have been listed
             with explained(session, job.symbol):
                 first = min(first_open_ms(session, source, start), end)
-            self._requests += 1
+            if first >= end:  # nothing is there; a candle that is to come yet is not missing
+                first = min(end, align_down(self._known(session) - DAY_MS, job.key.timeframe))
             if first > start:
                 self.store.add(job.key, no_candles(job.key), start, first)
                 series.done_ms += first - start
@@ -225,7 +220,8 @@ class _Work:
                 session = self._session(job.key.venue)
                 pages = candle_pages(session, job.symbol, job.key.timeframe, *span, self.now_ms)
                 rows = [page.rows for page in pages]
-                self._requests, self._answered_s = self._requests + 1, time.monotonic()
+                self._known(session)
+                self._answered_s = time.monotonic()
                 return np.concatenate(rows) if rows else np.empty((0, 6))
             except ExchangeUnavailable as error:
                 if not left:
@@ -234,11 +230,16 @@ class _Work:
                 self._rest(min(2.0 ** (ROUNDS - left), LONGEST_REST_S))
         raise AssertionError("the last round returns or raises")
 
+    def _known(self, session: Session) -> int:
+        """As of the first answer of all: those that follow know no less."""
+        return self._known_ms.setdefault(session.venue, session.known_ms(self.now_ms))
+
     def _store(self, chunk: _Chunk, count: int) -> None:
         series, key = chunk.series, chunk.series.job.key
         rows = np.concatenate([page for page in chunk.pages[:count] if page is not None])
         start, end = chunk.spans[0][0], chunk.spans[count - 1][1]
-        found = store_rows(self.store, key, rows, (start, whole_until(end, self.now_ms)), self.now_ms)
+        known_ms = self._known_ms.get(key.venue, self.now_ms)
+        found = store_rows(self.store, key, rows, (start, whole_until(end, known_ms)), self.now_ms)
         with self._lock:
             series.corrections += found
             self._chunks.discard(chunk)

@@ -29,7 +29,7 @@ from atb.venue.ccxt_markets import binance_rules, binance_symbol
 from atb.venue.ccxt_session import Answered
 from atb.venue.ccxt_signed import SignedSession, last_state
 from atb.venue.fields import flag, row, rows, text
-from atb.venue.listings import Listing, Listings, Question
+from atb.venue.listings import RULES_LAST_S, Listing, Listings, Question
 from atb.venue.new_orders import priority_of
 from atb.venue.rate_budget import Priority
 
@@ -45,10 +45,13 @@ class BinanceBroker:
 
     venue = "binance"
 
-    def __init__(self, session: SignedSession, symbols: Sequence[Symbol], rules_file: Path | None = None) -> None:
+    def __init__(
+        self, session: SignedSession, symbols: Sequence[Symbol], rules_file: Path | None = None,
+        rules_last_s: float = RULES_LAST_S,
+    ) -> None:  # fmt: skip
         self.session = session
         self.symbols = tuple(symbols)
-        self._listings = Listings(session, QUESTION, rules_file)
+        self._listings = Listings(session, QUESTION, rules_file, rules_last_s)
         self._fills = FillPages(session)
         self._orders = OrderPages(session)
 

@@ -48,20 +48,22 @@ def fetch_candles(
     backoff_s: float = 0.5,
     max_wait_s: float = 65.0,
     rates: Path | None = None,
+    hear_known_ms: Callable[[int], None] = lambda _: None,
 ) -> Iterator[CandlePage]:
     """The closed candles that open in [start_ms, end_ms), in pages, oldest first; holes of the exchange stay holes.
 
     `timeout_s` and `attempts` are for one request; `backoff_s` is waited before the second attempt and doubles;
     a Retry-After of up to `max_wait_s` is obeyed, a longer one is an error; `rates`: the folder of the budget that all
-    processes share. Raises UsageError (venue, timeframe or
-    symbol unknown), ExchangeUnavailable, ExchangeRefused; pages already given stay good.
+    processes share; `hear_known_ms` is told after the last page up to when (ms) the answers can be believed to be all there is.
+    Raises UsageError (venue, timeframe or symbol unknown), ExchangeUnavailable, ExchangeRefused; pages already given stay good.
     """
     if symbol.market != "spot":
         raise UsageError(f"'{symbol.id}' is not a spot symbol; only spot candles can be fetched.")
     session = Session(venue, base_url, Patience(timeout_s, attempts, backoff_s, max_wait_s), rates=rates)
     length_ms(session, timeframe)
     # The clock is read before the first request: what was closed by then is closed in every answer.
-    return _closing(session, candle_pages(session, symbol, timeframe, start_ms, end_ms, now_ms()))
+    now = now_ms()
+    return _closing(session, candle_pages(session, symbol, timeframe, start_ms, end_ms, now), now, hear_known_ms)
 
 
 def candle_pages(
@@ -91,9 +93,12 @@ def candle_pages(
         )
 
 
-def _closing(session: Session, pages: Iterator[CandlePage]) -> Iterator[CandlePage]:
+def _closing(
+    session: Session, pages: Iterator[CandlePage], now: int, hear_known_ms: Callable[[int], None]
+) -> Iterator[CandlePage]:
     with contextlib.closing(session):
         yield from pages
+        hear_known_ms(session.known_ms(now))
 
 
 def _closed_by_exchange(session: Session, source: Source) -> int:

@@ -150,6 +150,11 @@ class Session:
         except (KeyError, TypeError, ValueError):
             return None
 
+    def known_ms(self, now_ms: int) -> int:
+        """Up to when the last answer can tell anything: this machine's clock, or the exchange's where that is behind it."""
+        clock = self.exchange_ms()
+        return now_ms if clock is None else min(now_ms, clock)
+
     def close(self) -> None:
         """Close the connections."""
         if self.client.session is not None:

@@ -36,7 +36,7 @@ from atb.venue.coinbase_orders import (
     read_rights,
 )
 from atb.venue.fields import flag, row, rows, text
-from atb.venue.listings import Listings, Question
+from atb.venue.listings import RULES_LAST_S, Listings, Question
 from atb.venue.new_orders import malformed, priority_of
 from atb.venue.rate_budget import Priority
 
@@ -75,10 +75,13 @@ class CoinbaseBroker:
     venue = "coinbase"
     features = FEATURES
 
-    def __init__(self, session: CoinbaseSession, symbols: Sequence[Symbol], rules_file: Path | None = None) -> None:
+    def __init__(
+        self, session: CoinbaseSession, symbols: Sequence[Symbol], rules_file: Path | None = None,
+        rules_last_s: float = RULES_LAST_S,
+    ) -> None:  # fmt: skip
         self.session = session
         self.symbols = tuple(symbols)
-        self._listings = Listings(session, QUESTION, rules_file)
+        self._listings = Listings(session, QUESTION, rules_file, rules_last_s)
         self._ids: dict[str, str] = {}  # Coinbase's by ours
 
     def now_ms(self) -> int:

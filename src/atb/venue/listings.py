@@ -16,7 +16,7 @@ from atb.venue.ccxt_markets import explained
 from atb.venue.ccxt_session import Session
 from atb.venue.market_rules import rules_for, store_rules
 
-HOLD_S = 86_400.0  # rules change a few times a year
+RULES_LAST_S = 86_400.0  # they change a few times a year
 
 
 class Listing(NamedTuple):
@@ -36,12 +36,13 @@ class Question(NamedTuple):
 
 
 class Listings:
-    """Asked for once a day. `file`: where the rules are remembered for when nobody answers."""
+    """Asked for again after `last_s`. `file`: where the rules are remembered for when nobody answers."""
 
-    def __init__(self, session: Session, question: Question, file: Path | None) -> None:
+    def __init__(self, session: Session, question: Question, file: Path | None, last_s: float = RULES_LAST_S) -> None:
         self._session = session
         self._question = question
         self._file = file
+        self._last_s = last_s
         self._known: dict[str, tuple[Listing, float]] = {}
 
     def rules(self, symbol: Symbol, fresh: bool = False) -> MarketRules:
@@ -63,7 +64,7 @@ class Listings:
 
     def of(self, symbol: Symbol) -> Listing:
         listing, read_at_s = self._known.get(symbol.id, (None, 0.0))
-        if listing is None or time.monotonic() - read_at_s > HOLD_S:
+        if listing is None or time.monotonic() - read_at_s >= self._last_s:
             listing = self._fetch(symbol)
             self._known[symbol.id] = listing, time.monotonic()
         return listing

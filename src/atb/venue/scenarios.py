@@ -14,7 +14,7 @@ import numpy as np
 from atb.core.errors import UsageError, nearest
 from atb.core.timeframe import DAY_MS, timeframe_ms
 from atb.engine.candles import Candles, Floats, Mask
-from atb.venue.simulated import simulate_candles
+from atb.venue.simulated import Progress, simulate_candles
 
 BEGINS = 0.6  # of the series
 CRASH, REBOUND = -0.45, 0.5  # log: -36 % in hours, half of it back in days
@@ -32,16 +32,24 @@ class Change(NamedTuple):
 
 def simulate_scenario(
     symbols: Sequence[str], timeframe: str, start_ms: int, count: int, seed: int, *, scenario: str = "normal",
-    correlation: float = 0.0,
+    correlation: float = 0.0, on_progress: Progress | None = None,
 ) -> list[Candles]:  # fmt: skip
-    """A series for each symbol. correlation: of the shocks of any two, 0 to 1."""
+    """A series for each symbol. correlation: of the shocks of any two, 0 to 1. on_progress: hears the share of all."""
     if scenario not in SCENARIOS:
         raise UsageError(f"There is no scenario '{scenario}'.", nearest(scenario, list(SCENARIOS)))
     if not 0.0 <= correlation <= 1.0:
         raise UsageError(f"--correlation must be from 0 to 1, not {correlation:g}.")
     change = SCENARIOS[scenario](count, timeframe_ms(timeframe))
-    made = [simulate_candles(s, timeframe, start_ms, count, seed, correlation=correlation) for s in symbols]
+    made = [
+        simulate_candles(symbol, timeframe, start_ms, count, seed, _part(on_progress, i, len(symbols)), correlation)
+        for i, symbol in enumerate(symbols)
+    ]
     return [_changed(candles, change) for candles in made]
+
+
+def _part(on_progress: Progress | None, i: int, count: int) -> Progress | None:
+    """The progress of one of several as that of all."""
+    return None if on_progress is None else lambda share: on_progress((i + share) / count)
 
 
 def _quiet(count: int) -> Change:
