@@ -190,6 +190,15 @@ def test_a_test_network_s_url_is_known_as_one_and_a_mirror_is_not(monkeypatch: p
         load_settings().stream_url("binance")
 
 
+@pytest.mark.parametrize("url", ["ws://[::1", "ws://user:sesame@127.0.0.1:nine", "ws://user:sesame@", "ws://:9", "ws://h:99999",
+                                 "ws://user:ses/ame@127.0.0.1:9", "http://user:sesame@127.0.0.1:9"])  # fmt: skip
+def test_a_url_that_is_none_is_refused_and_its_password_not_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("ATB_BINANCE_WS_URL", url)
+    with pytest.raises(UsageError, match="ATB_BINANCE_WS_URL") as refused:
+        load_settings().stream_url("binance")
+    assert "ame" not in str(refused.value.what).replace("ATB_BINANCE", "")
+
+
 def test_each_name_is_in_the_example() -> None:
     example = Path(__file__).parents[2] / ".env.example"
     for name in (*NAMES, "BINANCE_API_KEY", "BINANCE_API_SECRET", "COINBASE_API_KEY", "COINBASE_API_SECRET"):

@@ -315,6 +315,14 @@ def test_a_candle_is_opened_before_it_moves() -> None:
         desk.range(float("nan"), 1, 1)
 
 
+def test_a_high_that_never_was_hides_no_low() -> None:
+    desk = holding()
+    desk.place(stop())
+    desk.range(105, 100, 100)  # told by a stream that was wrong
+    desk.range(104, 80, 85)
+    assert prices(desk) == [pytest.approx(90 * 0.99)]
+
+
 # State, and the audit
 
 

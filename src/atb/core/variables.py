@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from atb.core.errors import UsageError
@@ -40,10 +41,20 @@ def seconds(env: Variables, name: str, low: float, high: float) -> float | None:
 def root(env: Variables, name: str, schemes: tuple[str, ...]) -> str | None:
     """The root of an API, without the slash at its end; None where the variable is not set."""
     value = env.get(name, "").rstrip("/")
-    scheme, _, host = value.partition("://")
-    if value and (scheme not in schemes or not host):
-        raise UsageError(f"{name}='{value}' is not a URL.", f"Write the root, such as {schemes[0]}://127.0.0.1:9000")
+    if value and not _is_root(value, schemes):
+        shown = re.sub("//.*@", "//***@", value)  # there may be a password in it
+        raise UsageError(f"{name}='{shown}' is not a URL.", f"Write the root, such as {schemes[0]}://127.0.0.1:9000")
     return value or None
+
+
+def _is_root(text: str, schemes: tuple[str, ...]) -> bool:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # an address in brackets that do not match, a port that is no number
+        return False
 
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}

@@ -65,7 +65,7 @@ class CandleSeries:
         self.fresh_ms = 0  # up to when the market is known, by the exchange's clock
         self._seen: dict[int, Sighting] = {}
         self._told: dict[int, Numbers] = {}  # by a stream, of candles that have closed
-        self._called_ms = self._heard_ms = 0
+        self._called_ms = 0
         self._corrected: dict[int, Numbers] = {}
         self._candles: Candles | None = None
 
@@ -133,14 +133,15 @@ class CandleSeries:
         if open_ms < self.until_ms or (open_ms - self.until_ms) % self.step_ms:
             return False
         final = final and at_ms >= open_ms + self.step_ms  # else it contradicts itself
-        news = final and self._told.get(open_ms) != row
+        news = final and open_ms not in self._told  # once: whoever says it in many ways is not asked after each
         if final:
             self._told[open_ms] = row
         elif open_ms > self.until_ms and self._called_ms != self.until_ms:
             news, self._called_ms = True, self.until_ms
-        if at_ms > self._heard_ms:
-            self._heard_ms, self.fresh_ms = at_ms, max(self.fresh_ms, at_ms)
-            if not final and (self.running is None or open_ms >= self.running[0]):
+        # While the candle before is not settled, what runs is of no use to anybody; and an answer may be newer than what is told.
+        if open_ms == self.until_ms and at_ms > self.fresh_ms:
+            self.fresh_ms = at_ms
+            if not final:
                 self.running = np.array(row)
         return news
 

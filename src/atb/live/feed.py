@@ -204,7 +204,8 @@ class Feed:
             return 0
         close = series.until_ms + self.step_ms - self._ahead_ms + DELAY_MS
         if series.awaited and look.tried_ms < close + DELAY_MS:
-            return look.tried_ms + min(AWAITED_MS, every_ms)
+            # The exchange may be a second further than its answers prove; a stream that is more so is not waited for so often.
+            return max(look.tried_ms + min(AWAITED_MS, every_ms), close - 2 * DELAY_MS)
         if look.tried_ms < close:
             heard = min(look.heard_ms + every_ms, look.tried_ms + max(every_ms, HEARD_MS))
             return min(max(look.tried_ms + every_ms, heard), close)

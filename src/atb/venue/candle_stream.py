@@ -15,6 +15,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +28,9 @@ from atb.venue.ccxt_session import host_of
 
 VENUES = ("binance",)  # ccxt.pro has no candles of Coinbase
 MOST_KEPT = 10_000  # closed candles that nobody took: a listener that is gone
+UNWANTED = (418, 429)  # at the handshake: too many came from here
+WHO = re.compile(r"//\S*@")  # in a URL: user and password
+LONGEST_AWAY_S = 86_400.0  # for which a server may send somebody away
 
 
 class Told(NamedTuple):
@@ -61,7 +66,11 @@ PACE = Pace()
 
 
 class Lost(Exception):
-    """The stream has ended, and why."""
+    """The stream has ended, and why. away_s: for how long the server does not want to be asked again."""
+
+    def __init__(self, why: str, away_s: float = 0.0) -> None:
+        super().__init__(why)
+        self.away_s = away_s
 
 
 class CandleStream:
@@ -83,6 +92,7 @@ class CandleStream:
         self._running: dict[str, Told] = {}
         self._closed: list[Told] = []
         self._newest_ms: dict[str, float] = {}  # by symbol, the newest candle that was told of
+        self._ended_ms: dict[str, float] = {}  # and the last that was told as closed
         self._wake: Callable[[], None] = lambda: None
         self._heard_s = 0.0  # by time.monotonic
         self._thread: threading.Thread | None = None
@@ -101,10 +111,10 @@ class CandleStream:
         return sorted(told, key=lambda each: each.at_ms)
 
     def close(self) -> None:
-        """End the connection. Returns within two seconds, whatever it does."""
+        """End the connection. Returns within two seconds, whatever it does; sooner where there is nobody to say goodbye to."""
         self._closing.set()
         if self._thread is not None:
-            self._thread.join(2.0)
+            self._thread.join(2.0 if self.link.live else 0.5)
 
     # In its thread.
 
@@ -117,47 +127,51 @@ class CandleStream:
     def _listen_again_and_again(self) -> None:
         pause_s = self._pace.first_pause_s
         while not self._closing.is_set():
-            began = time.monotonic()
+            began, away_s = time.monotonic(), 0.0
             try:
                 asyncio.run(self._follow())
             except Lost as lost:
                 self._lost(str(lost))
+                away_s = lost.away_s
+            except Exception as error:  # noqa: BLE001  whatever it was (no file descriptor, no certificates): it may pass
+                self._lost(self._words(error))
             if time.monotonic() - began >= self._pace.steady_s:
                 pause_s = self._pace.first_pause_s
             # Jitter: when an exchange was away, all come back.
-            self._closing.wait(pause_s * random.uniform(0.5, 1.0))
+            self._closing.wait(away_s + pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, self._pace.longest_pause_s)
 
     async def _follow(self) -> None:
         """One connection, until it ends. Raises Lost."""
-        broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        broken: asyncio.Future[None] = loop.create_future()
 
-        def fail(why: str) -> None:
+        def fail(why: str, away_s: float = 0.0) -> None:
             if not broken.done():
-                broken.set_exception(Lost(why))
+                broken.set_exception(Lost(why, away_s))
 
         def note(_: Any, context: dict[str, Any]) -> None:
             fail(f"{self.host} told what cannot be read ({context.get('message', 'an error')})")
 
-        asyncio.get_running_loop().set_exception_handler(note)
+        loop.set_exception_handler(note)
+        _look_names_up_aside(loop)
+        client = _client(self._hear, self._pace.connect_s)
         self._heard_s = time.monotonic()
-        client = _client(self._hear)
         try:
             self._subscribe(client, fail)
             await asyncio.gather(broken, self._watch())
         finally:
             broken.cancel()
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(client.close(), 1.0)
+            await _end(client)
 
-    def _subscribe(self, client: Any, fail: Callable[[str], None]) -> None:
+    def _subscribe(self, client: Any, fail: Callable[[str, float], None]) -> None:
         """Not by ccxt's unified method, which loads every market of the exchange first and drops whether a candle has closed."""
         channels = list(self._channels)
         request = {"method": "SUBSCRIBE", "params": channels, "id": 1}
 
         def ended(future: Any) -> None:
             if not future.cancelled():
-                fail(f"{self.host}: {_first_line(future.exception())}")
+                fail(self._words(future.exception()), _away_s(future.exception(), self._pace.longest_pause_s))
 
         client.watch_multiple(self.url, channels, request, channels, {"id": 1}).add_done_callback(ended)
 
@@ -188,11 +202,17 @@ class CandleStream:
         self._newest_ms[told.symbol_id] = max(newest_ms, told.row[0])
         if told.final:
             self._closed = [*self._closed[-MOST_KEPT:], told]
-            return True
+            before_ms, self._ended_ms[told.symbol_id] = self._ended_ms.get(told.symbol_id), told.row[0]
+            return before_ms != told.row[0]  # it may be told again and again
         before = self._running.get(told.symbol_id)
         if before is None or before.at_ms <= told.at_ms:
             self._running[told.symbol_id] = told
         return told.row[0] > newest_ms
+
+    def _words(self, error: BaseException | None) -> str:
+        """What is wrong, in a line, and without the password that a URL may have."""
+        line = (str(error or "") or type(error).__name__).splitlines()[0]
+        return f"{self.host}: {WHO.sub('//', line)[:200]}"
 
     def _lost(self, why: str) -> None:
         if self.link.live or not self.link.since_ms:
@@ -207,7 +227,7 @@ def read(message: Any, channels: Any, timeframe: str) -> Told | None:
         k = message["k"]
         at_ms, final, name = message["E"], k["x"], message["s"]
         row = (float(k["t"]), *(float(k[key]) for key in "ohlcv"))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     known = name in channels.values() and k.get("s", name) == name and k.get("i") == timeframe
     opened, open_, high, low, close, volume = row
@@ -217,7 +237,7 @@ def read(message: Any, channels: Any, timeframe: str) -> Told | None:
     return Told(name, at_ms, row, final)
 
 
-def _client(hear: Callable[[Any], None]) -> Any:
+def _client(hear: Callable[[Any], None], connect_s: float) -> Any:
     """ccxt.pro's Binance, of which candles are taken as they come, whether or not somebody waits for one."""
     import ccxt.pro
 
@@ -225,8 +245,52 @@ def _client(hear: Callable[[Any], None]) -> Any:
         def handle_ohlcv(self, client: Any, message: Any) -> None:
             hear(message)
 
-    return Client({"enableRateLimit": False})
+    return Client({"enableRateLimit": False, "options": {"ws": {"connectionTimeout": connect_s * 1000}}})
 
 
-def _first_line(error: BaseException | None) -> str:
-    return (str(error or "") or type(error).__name__).splitlines()[0][:200]
+async def _end(client: Any) -> None:
+    """Also where the other side takes no goodbye: ccxt says on stderr that a session was left open."""
+    session = client.session
+    with contextlib.suppress(Exception):
+        await asyncio.wait_for(client.close(), 1.0)
+    if session is not None and not session.closed:
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(session.close(), 0.5)
+    client.session = None
+
+
+def _look_names_up_aside(loop: Any) -> None:
+    """Name servers may take half a minute. asyncio's own threads are waited for, by the loop and by a process that ends."""
+
+    async def getaddrinfo(*asked: Any, **how: Any) -> Any:
+        answer = loop.create_future()
+
+        def give(found: Any, error: OSError | None) -> None:
+            if not answer.done():
+                answer.set_result(found) if error is None else answer.set_exception(error)
+
+        def look() -> None:
+            found, error = None, None
+            try:
+                found = socket.getaddrinfo(*asked, **how)
+            except OSError as wrong:
+                error = wrong
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(give, found, error)
+
+        threading.Thread(target=look, name="name of a stream", daemon=True).start()
+        return await answer
+
+    loop.getaddrinfo = getaddrinfo
+
+
+def _away_s(error: BaseException | None, unsaid_s: float) -> float:
+    """For how long whoever refused the handshake wants to be left alone: by its Retry-After, else unsaid_s."""
+    refusal: Any = error.args[0] if error is not None and error.args else None
+    if getattr(refusal, "status", None) not in UNWANTED:
+        return 0.0
+    try:
+        said_s = float(refusal.headers.get("Retry-After", ""))
+    except (AttributeError, ValueError):
+        return unsaid_s
+    return min(max(said_s, unsaid_s), LONGEST_AWAY_S) if said_s == said_s else unsaid_s

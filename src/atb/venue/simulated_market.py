@@ -61,12 +61,16 @@ class Instrument:
         """What is new of the running candle; None where nothing is. high, low: of all of the candle so far."""
         _check(high, low, last)
         candle = self._known(open_ms)
-        if candle is None or high < candle.high or low > candle.low:
+        if candle is None:
             return None
+        wider = high > candle.high or low < candle.low
+        if not wider and (high < candle.high or low > candle.low):
+            return None  # older than what is known
         # An extreme that stood when one looked before may be older than an order that was placed since.
         low_seen = low if low < candle.low else last
         high_seen = high if high > candle.high else last
-        candle.high, candle.low, candle.last = high, low, last
+        # One side may be less than it was told to be: whoever was wrong about a high hides no low.
+        candle.high, candle.low, candle.last = max(high, candle.high), min(low, candle.low), last
         return Span(low_seen, high_seen, last)
 
     def closed(self, open_ms: int, close: float) -> None:
