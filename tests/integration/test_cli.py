@@ -131,8 +131,7 @@ def test_an_oddity_of_the_settings_file_is_noted_once_and_does_no_harm(shell: Sh
     shell.write(".env", "ATB_HOEM=x\n")
     ran = shell(*RUN, "--json", ok=True)
     assert (
-        ran.err
-        == f"Note: {shell.work}/.env, line 1: atb knows no ATB_HOEM. Nearest: ATB_HOME, ATB_CACHE, ATB_TESTNET.\n"
+        ran.err == f"Note: {shell.work}/.env, line 1: atb knows no ATB_HOEM. Nearest: ATB_HOME, ATB_CACHE, ATB_SIDES.\n"
     )
     assert ran.json["schema"] == 1
 
@@ -256,7 +255,7 @@ def test_importing_and_looking(shell: Shell) -> None:
     )
     assert shell(*run, "--max-gaps", "0.2", ok=True).json["data"][0]["largest_gap_candles"] == 50
     wrong = shell("data", "gaps", "BTCUSDT", "4h")
-    assert wrong.code == 3 and "Nearest: binance spot BTCUSDT 1h." in wrong.err
+    assert wrong.code == 3 and "Nearest: binance BTCUSDT 1h." in wrong.err
 
 
 def stored_close(shell: Shell, day: str) -> float:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from atb.core.order_id import client_order_id
 from atb.core.orders import Balance, SeenFill, SeenOrder, SeenTransfer
 from atb.core.types import MarketRules, Symbol
-from atb.execution.external import Cause, by_hand, cash, coins, first_entries
+from atb.execution.external import Cause, by_hand, cash, coins, first_entries, owed
 from atb.execution.reconcile import BOOK, LEAVE, NOTHING, REFUSE, Snapshot, Verdict, diff, expected, explaining
 from atb.execution.traded import Traded
 from atb.ledger.entries import Entry, encode
@@ -115,6 +115,40 @@ def test_identical_sides_have_no_line() -> None:
     assert expected(sides.books, VENUE)["BTC"] == Decimal("1.1")
     assert sides.books.equity == Decimal(10_000)  # without the external coin
     assert sides.look().equal
+
+
+@pytest.mark.parametrize("taken", ["0.04", "0.1", "0.25"])
+@pytest.mark.parametrize("his", ["0", "0.03"])
+def test_coins_that_went_before_their_purchase_was_told_are_the_position_s(taken: str, his: str) -> None:
+    """Whichever is told first, the position is what is left of it, and the owner has none that are not there."""
+    first, second = (Sides(BTC=his), Sides(BTC=his)) if his != "0" else (Sides(), Sides())
+    for sides in (first, second):
+        sides.there["BTC"] = Decimal(his) + Decimal("0.1")  # bought by then
+        sides.there["USDT"] -= Decimal("0.1") * 40_000
+    for sides, told_first in ((first, True), (second, False)):
+        left = min(Decimal(taken), sides.there["BTC"])
+        body = {"symbol": "BTCUSDT", "market": "spot", "base": "BTC", "side": "buy", "qty": Decimal("0.1"),
+                "price": Decimal(40_000), "fee": Decimal(0), "fee_asset": "USDT", "reason": "entry", "venue_trade_id": "1", "client_order_id": "",
+                "evidence": "test"}  # fmt: skip
+        bought = Entry("fill:1", "fill", LATER, body)
+        if told_first:
+            sides.take([bought])
+        sides.transfer("withdrawal", "BTC", -left)
+        cause = Cause("transfer:w", LATER, "withdrawal", "test")
+        sides.take(coins(sides.books, BTC, -left, cause))
+        if not told_first:
+            sides.take([bought])
+            before = sides.books.equity
+            sides.take(owed(sides.books, BTC, Cause("owed:1", LATER, "taken away", "test")))
+            assert sides.books.equity <= before
+        assert owed(sides.books, BTC, Cause("owed:2", LATER, "taken away", "test")) == []
+    for sides in (first, second):
+        assert sides.books.assets.get("BTC", Decimal(0)) >= 0
+        assert expected(sides.books, VENUE).get("BTC", Decimal(0)) == sides.there["BTC"]
+    key = ("spot", "BTCUSDT")
+    held = [sides.books.positions[key].qty if key in sides.books.positions else Decimal(0) for sides in (first, second)]
+    assert held[0] == held[1] == min(Decimal("0.1"), max(Decimal("0.1") + Decimal(his) - Decimal(taken), Decimal(0)))
+    assert first.books.equity == second.books.equity and first.books.cash == second.books.cash
 
 
 TRADES = st.tuples(

@@ -15,6 +15,7 @@ from atb.execution.external import IN_KIND
 from atb.execution.reconcile import differences
 from atb.ledger.audit import audit
 from atb.ledger.connect import connect
+from atb.ledger.records import Key
 
 if TYPE_CHECKING:
     from tests.sim.chaos_world import ChaosWorld
@@ -57,14 +58,22 @@ def _duplicates(world: ChaosWorld) -> Iterator[Finding]:
 
 
 def _asked(world: ChaosWorld, order: SeenOrder) -> Decimal:
-    """The most that one order asked for, of those of the same candle and purpose."""
+    """The most that one order asked for, of those of the same candle and purpose. Where the owner's orders lock coins of what is
+    to be sold, each asks for what is free by then, and all of them for what was held when the first did."""
     parsed, key = parse_order_id(order.client_order_id), (order.symbol.market, order.symbol.id)
     assert parsed is not None
-    told = (o for o in world.session.state.books.orders.values() if o.key == key)
-    same = ((parse_order_id(o.client_order_id), o.qty) for o in told)
-    return max(
-        qty for p, qty in same if p is not None and (p.candle_ms, p.purpose) == (parsed.candle_ms, parsed.purpose)
-    )
+    told = ((o, parse_order_id(o.client_order_id)) for o in world.session.state.books.orders.values() if o.key == key)
+    same = [o for o, p in told if p is not None and (p.candle_ms, p.purpose) == (parsed.candle_ms, parsed.purpose)]
+    most = max(o.qty for o in same)
+    if world.draw.owner and order.side == "sell":
+        return max(most, _held_at(world, key, min(o.seq for o in same)))
+    return most
+
+
+def _held_at(world: ChaosWorld, key: Key, seq: int) -> Decimal:
+    """By the books before an entry of the ledger."""
+    fills = [fill for fill in world.session.state.books.history.get(key, []) if fill.seq < seq]
+    return sum((fill.effective if fill.side == "buy" else -fill.effective for fill in fills), Decimal(0))
 
 
 def _of_decisions(world: ChaosWorld) -> dict[str, list[SeenOrder]]:

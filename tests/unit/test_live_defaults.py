@@ -18,6 +18,7 @@ NOTHING: dict[str, Any] = {
     "health_host": None, "health_port": None, "log_dir": None, "param": None, "policy": None, "policy_flags": {},
     "fee_bps": 10.0, "slippage_bps": 5.0, "paper_trading": False, "resume_from_last_balance": False,
     "close_on_exit": False, "allow_unprotected": False, "use_embedded_database": False,
+    "no_stream": False,
 }  # fmt: skip
 
 
@@ -31,23 +32,35 @@ def test_the_command_line_comes_before_the_file_and_the_file_before_the_defaults
     Path("atb.toml").write_text(
         'disable_trading = false\n[live]\nprovider = "coinbase"\ntimeframe = "4h"\npolicy = "mine.toml"\n'
         'check_interval = 30\non_halt = "hold"\nstop_limit_offset = 0.02\nhealth_port = 8001\nhealth_host = "0.0.0.0"\n'
-        'log_dir = "logs"\nclose_on_exit = true\nallow_unprotected = true\n'
+        'log_dir = "logs"\nclose_on_exit = true\nallow_unprotected = true\nno_stream = true\n'
     )
     asked = make_request(NOTHING | {"check_interval": 5.0, "health_port": 0})
     assert (asked.check_interval_s, asked.health_port) == (5.0, 0)
     assert (asked.venue, asked.timeframe, asked.policy_file) == ("coinbase", "4h", {"stop_loss": 0.03})
     assert (asked.on_halt, asked.stop_offset, asked.health_host, asked.log_dir) == ("hold", 0.02, "0.0.0.0", "logs")
-    assert asked.close_on_exit and asked.allow_unprotected
+    assert asked.close_on_exit and asked.allow_unprotected and not asked.stream
     text = Path("atb.toml").read_text()
     assert all(f"\n{name} = " in text for name in KINDS)
 
 
 def test_flags_alone() -> None:
-    given = {"close_on_exit": True, "allow_unprotected": True, "use_embedded_database": True, "stop_limit_offset": 0.02}
+    given = {
+        "close_on_exit": True,
+        "allow_unprotected": True,
+        "use_embedded_database": True,
+        "no_stream": True,
+        "stop_limit_offset": 0.02,
+    }
     asked = make_request(NOTHING | given)
-    assert asked.close_on_exit and asked.allow_unprotected and asked.embedded_allowed and asked.stop_offset == 0.02
+    assert (
+        asked.close_on_exit
+        and asked.allow_unprotected
+        and asked.embedded_allowed
+        and asked.stop_offset == 0.02
+        and not asked.stream
+    )
     plain = make_request(NOTHING)
-    assert not (plain.close_on_exit or plain.allow_unprotected or plain.embedded_allowed)
+    assert plain.stream and not (plain.close_on_exit or plain.allow_unprotected or plain.embedded_allowed)
     assert (plain.check_interval_s, plain.venue, plain.on_halt) == (60.0, "binance", "close")
 
 

@@ -89,6 +89,7 @@ def test_spoilt_streams_give_what_polling_gives(tmp_path: Path, seed: int) -> No
     check_same(tmp_path, 15, seed)
 
 
+@pytest.mark.slow
 def test_a_close_is_known_sooner_by_a_stream(tmp_path: Path) -> None:
     _, polled, _ = look(tmp_path / "polled", 3)
     _, heard, _ = look(tmp_path / "heard", 3, seed=1)

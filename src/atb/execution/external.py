@@ -115,6 +115,18 @@ def coins(books: Account, symbol: Symbol, amount: Decimal, cause: Cause) -> list
     return entries + _in_kind(books, symbol, position, taken, cause)
 
 
+@exactly
+def owed(books: Account, symbol: Symbol, cause: Cause) -> list[Entry]:
+    """Coins of a position that went before it was known that they had been bought: then they were booked as the owner's, who has
+    less than none since. Now they are taken from the position. Nothing where he has what is his."""
+    missing = -books.assets.get(symbol.base, ZERO)
+    position = books.positions.get((symbol.market, symbol.id))
+    if missing <= 0 or position is None or position.qty <= 0:
+        return []
+    taken = min(missing, position.qty)
+    return [cause.adjustment(symbol.base, taken), *_in_kind(books, symbol, position, taken, cause)]
+
+
 def _in_kind(books: Account, symbol: Symbol, position: Position, qty: Decimal, cause: Cause) -> list[Entry]:
     price = books.prices[position.key]
     body = {

@@ -24,7 +24,7 @@ from atb.execution.adopting import is_ours, unknown_entries
 from atb.execution.dust import PREFIX as DUST
 from atb.execution.dust import dust_back
 from atb.execution.executor import Executor
-from atb.execution.external import Cause, by_hand, cash, coins, first_entries
+from atb.execution.external import Cause, by_hand, cash, coins, first_entries, owed
 from atb.execution.fills import NOT_TOLD, OVERLAP_MS, Event, was_before
 from atb.execution.reconcile import BOOK, LEAVE, Line, Snapshot, Verdict, diff, differences
 from atb.execution.state import CLOCKS_DIFFER, TradingState
@@ -183,6 +183,7 @@ class Reconciler:
         self._told = differences(self.state.books, self.executor.broker.venue, snapshot.balances)
         if not left.unexplained:
             self._since = at
+            self._take_what_is_owed()
         return Verdict((*booked, *left.lines))
 
     def _snapshot(self, asked: bool = False) -> Snapshot:
@@ -228,6 +229,19 @@ class Reconciler:
         if line.symbol is not None:
             return coins(books, line.symbol, line.difference, cause)
         return [cause.adjustment(line.subject, line.difference)]
+
+    def _take_what_is_owed(self) -> None:
+        """Only where all of it is there that should be: what came may be told later than what went."""
+        for symbol in self._symbols:
+            cause = Cause(
+                f"owed:{symbol.id}:{self.state.seq}",
+                self._now(),
+                "taken away before its purchase was told",
+                "a transfer",
+            )
+            if symbol.base not in (self._told or {}) and (entries := owed(self.state.books, symbol, cause)):
+                self.executor.append(entries)
+                self.executor.tell(Event("info", "external_change", f"{symbol.id}: {cause.reason}"))
 
     # What was traded by hand in symbols that this session does not trade.
 
