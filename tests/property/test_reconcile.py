@@ -127,9 +127,11 @@ def test_coins_that_went_before_their_purchase_was_told_are_the_position_s(taken
         sides.there["USDT"] -= Decimal("0.1") * 40_000
     for sides, told_first in ((first, True), (second, False)):
         left = min(Decimal(taken), sides.there["BTC"])
-        body = {"symbol": "BTCUSDT", "market": "spot", "base": "BTC", "side": "buy", "qty": Decimal("0.1"),
-                "price": Decimal(40_000), "fee": Decimal(0), "fee_asset": "USDT", "reason": "entry", "venue_trade_id": "1", "client_order_id": "",
-                "evidence": "test"}  # fmt: skip
+        body = {
+            "symbol": "BTCUSDT", "market": "spot", "base": "BTC", "side": "buy", "qty": Decimal("0.1"), "fee": Decimal(0),
+            "price": Decimal(40_000), "fee_asset": "USDT", "reason": "entry", "venue_trade_id": "1", "client_order_id": "",
+            "evidence": "test",
+        }  # fmt: skip
         bought = Entry("fill:1", "fill", LATER, body)
         if told_first:
             sides.take([bought])
