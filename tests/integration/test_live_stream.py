@@ -64,6 +64,7 @@ def test_the_stream_is_heard_lost_and_found_again(shell: Shell, venue: tuple[Loo
     assert events.out.split() == ["stream_live", "stream_lost", "stream_live"]
 
 
+@pytest.mark.slow
 def test_no_stream(shell: Shell, venue: tuple[Loopback, Streams]) -> None:
     process = shell.start("live", *PLAIN, "--no-stream")
     told = healthy(shell)
@@ -73,6 +74,7 @@ def test_no_stream(shell: Shell, venue: tuple[Loopback, Streams]) -> None:
     assert venue[1].opened == 0
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_not_there_keeps_nobody_from_trading(shell: Shell) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))

@@ -72,6 +72,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_what_is_stored_is_whole_and_with_room_it_goes_on(
     tmp_path: Path, disk: Disk, server: Loopback
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_full_disk_is_said_and_what_is_stored_is_whole_and_with_room_it_goes_o
     assert same_candles(settled(shell), truth)
 
 
+@pytest.mark.slow
 def test_two_at_once_of_the_same_series_end_as_one(tmp_path: Path, server: Loopback) -> None:
     truth = undisturbed(tmp_path, server)
     alone = server.count("/klines")

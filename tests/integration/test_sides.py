@@ -234,6 +234,7 @@ def test_a_replay_is_the_backtest(traded: Shell) -> None:
     _replay_is_the_backtest(traded, CANDLES, ("--days", "40"))
 
 
+@pytest.mark.slow
 def test_a_value_that_is_another_one_now_is_named(traded: Shell) -> None:
     """As where it was told after the close: what the session knew then is in its ledger."""
     traded.write("funding.csv", golden_funding())
@@ -254,6 +255,7 @@ def test_a_value_that_is_another_one_now_is_named(traded: Shell) -> None:
     assert first["session"].startswith("funding_rate ") and first["session"] != first["backtest"]
 
 
+@pytest.mark.slow
 def test_a_replay_of_real_candles_with_real_funding(traded: Shell, real_data: Path) -> None:
     path = real_data / "binanceusdm_BTCUSDT_funding.parquet"
     traded("data", "side", "import", path, *REAL, ok=True)
@@ -304,6 +306,7 @@ def futures() -> Iterator[Loopback]:
         yield server
 
 
+@pytest.mark.slow
 def test_a_series_that_cannot_be_refreshed_keeps_nobody_from_trading(
     traded: Shell, exchange: dict[str, Any], futures: Loopback
 ) -> None:

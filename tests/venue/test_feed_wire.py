@@ -79,6 +79,7 @@ def check_same(root: Path, count: int, seed: int) -> None:
     assert sum(weather.struck.values()) > 10 and "cut" in weather.struck
 
 
+@pytest.mark.slow
 def test_a_spoilt_stream_gives_what_polling_gives(tmp_path: Path) -> None:
     check_same(tmp_path, 3, seed=1)
 

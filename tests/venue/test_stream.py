@@ -143,6 +143,7 @@ def test_what_is_no_candle_is_not_heard(exchange: Exchange, wrong: Message) -> N
         heard.until(lambda h: h.told and h.stream.link.live and h.told[-1].row[0] == AT + MINUTE_MS)
 
 
+@pytest.mark.slow
 def test_many_connections_leave_nothing_behind(exchange: Exchange, server: Streams) -> None:
     def open_files() -> int:
         gc.collect()
