@@ -181,6 +181,7 @@ def test_two_engines_on_one_account(shell: Shell) -> None:
         (("--symbol", "BTCUSDT", "--timeframe", "7m"), {}, 2, "Unknown timeframe '7m'"),
         (("--symbol", "BTCUSDT", "--stop-loss", "0"), {}, 2, "no stop"),
         (("--symbol", "BTCUSDT", "--provider", "kraken"), {}, 2, "Unknown provider 'kraken'"),
+        (("--symbol", "BTCUSDT", "--provider", "binance,coinbase"), {}, 2, "a session trades at one exchange"),
         (("--symbol", "BTCUSDT", "--check-interval", "0"), {}, 2, "--check-interval"),
         (("--symbol", "BTCUSDT", "--symbol", "BTC/USDT"), {}, 2, "more than once"),
         (("--symbol", "BTCUSDT", "--symbol", "ETHBTC"), {}, 2, "different currencies"),

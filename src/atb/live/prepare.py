@@ -133,6 +133,11 @@ def _changed(policy: Policy) -> str:
 
 def check(asked: LiveRequest) -> None:
     """What can be told of a request by itself, before anything is started for it."""
+    if "," in asked.venue:
+        raise UsageError(
+            f"--provider {asked.venue}: a session trades at one exchange, and decides on its candles.",
+            "Name one. Several are for atb data and atb backtest.",
+        )
     symbols_of(asked)
     check_timeframe(asked.timeframe)
     if not SHORTEST_INTERVAL_S <= asked.check_interval_s <= LONGEST_INTERVAL_S:
