@@ -108,7 +108,9 @@ def test_whatever_streams_tell_the_candles_are_the_same(tmp_path: Path, first: i
     for seed in range(first, first + 10):
         for kind, times in check_seed(tmp_path / str(seed), seed, lag_ms=(0, 0, 700, 4_000)[seed % 4]).items():
             struck[kind] = struck.get(kind, 0) + times
-    assert len(struck) == 9 and min(struck.values()) > 100, struck
+    assert len(struck) == 9 and min(struck.values()) >= 40, (
+        struck
+    )  # each kind of fault did strike, 4 times a seed and more
 
 
 def test_a_stream_that_is_lost_is_told_once_and_costs_time_only(tmp_path: Path) -> None:
