@@ -29,16 +29,27 @@ on_file() {
     }
 }
 
+simulated() { show backtest ml_basic --symbol BTCUSDT --provider simulated --seed 7 --export demo-report; }
+
+on_binance() {
+    echo "Demo on Binance's public candles (no keys needed)."
+    code=0
+    show backtest ml_basic --symbol BTCUSDT --timeframe 1h --days 365 --export demo-report || code=$?
+    case $code in
+        0) ;;
+        4 | 5)
+            echo "Binance stopped answering; the demo goes on with the simulated market." >&2
+            simulated ;;
+        *) exit "$code" ;;
+    esac
+}
+
 if [ -n "${DATA:-}" ]; then
     on_file
-elif python -c 'import sys; from atb.app import App; from atb.venue.reachable import reachable; sys.exit(not reachable("binance", App().settings.urls.get("binance")))'; then
-    echo "Demo on Binance's public candles (no keys needed)."
-    show backtest ml_basic --symbol BTCUSDT --timeframe 1h --days 365 --export demo-report || {
-        echo "Binance stopped answering; the demo goes on with the simulated market." >&2
-        show backtest ml_basic --symbol BTCUSDT --provider simulated --seed 7 --export demo-report
-    }
+elif python "$(dirname "$0")/answers.py"; then
+    on_binance
 else
     echo "Binance does not answer from here: the demo runs on the SIMULATED market."
-    show backtest ml_basic --symbol BTCUSDT --provider simulated --seed 7 --export demo-report
+    simulated
 fi
 echo "Open demo-report/report.html in a browser."

@@ -144,9 +144,9 @@ def run(command: list[str]) -> None:
         sys.exit(f"Failed: {' '.join(command)}")
 
 
-def succeeds(command: list[str], **more: int) -> bool:
+def succeeds(command: list[str], stderr: int | None = None) -> bool:
     """Run to the end. In a session of its own, so that Ctrl-C is ours to tell, in one line."""
-    with subprocess.Popen(command, start_new_session=True, **more) as process:
+    with subprocess.Popen(command, start_new_session=True, stderr=stderr) as process:
         try:
             return process.wait() == 0
         except BaseException:

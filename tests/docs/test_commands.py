@@ -22,7 +22,7 @@ from atb.ledger.embedded import stop
 from atb.venue.simulated import simulate_candles
 from tests.integration.shell import without_powers
 from tests.venue.fear_greed import FearGreed, days
-from tests.venue.loopback import Exchange, Loopback
+from tests.venue.loopback import Exchange, Fault, Loopback
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -230,6 +230,34 @@ def test_the_demo_on_candles_without_a_model_ends_with_what_to_do(folder: Path, 
         "  .venv/bin/atb backtest sma_cross --symbol BTCUSDT --data BTCUSDT_1d.parquet"
     )
     assert "models for 1h candles of BTCUSDT and ETHUSDT" in done.stderr
+
+
+def test_the_demo_without_a_file_is_on_the_exchange_where_it_answers(folder: Path, exchange: Loopback) -> None:
+    done = demo(folder, exchange)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "Demo on Binance's public candles" in done.stdout and "SIMULATED" not in done.stdout
+    assert (folder / "demo-report" / "report.html").is_file()
+
+
+def test_the_demo_is_simulated_where_nobody_answers_and_says_so(folder: Path, exchange: Loopback) -> None:
+    done = demo(folder, exchange, ATB_BINANCE_API_URL="http://127.0.0.1:9")
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "Binance does not answer from here" in done.stdout and "SIMULATED MARKET" in done.stdout
+
+
+def test_the_demo_goes_on_simulated_where_the_exchange_stops_answering(folder: Path, exchange: Loopback) -> None:
+    exchange.add(Fault("status", "klines"))
+    try:
+        done = demo(folder, exchange)
+    finally:
+        exchange.heal()
+    assert done.returncode == 0 and "SIMULATED MARKET" in done.stdout
+    assert "Binance stopped answering; the demo goes on with the simulated market." in done.stderr
+
+
+def test_the_demo_ends_with_the_error_of_an_odd_setting(folder: Path, exchange: Loopback) -> None:
+    done = demo(folder, exchange, ATB_BINANCE_API_URL="binance.com")
+    assert done.returncode == 2 and "ATB_BINANCE_API_URL" in done.stderr and "Traceback" not in done.stderr
 
 
 def demo(folder: Path, exchange: Loopback, **more: str) -> subprocess.CompletedProcess[str]:
