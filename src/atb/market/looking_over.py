@@ -103,7 +103,7 @@ def _reached(session: Session) -> list[Check]:
     time_ = BAD if ahead > TOO_SKEWED_MS else WARN if ahead > SKEWED_MS else GOOD
     where = "ahead" if skew.ahead_ms >= 0 else "behind"
     return [
-        Check("reachable", GOOD, f"{session.host} answers"),
+        Check("reachable", GOOD, f"{session.host} answers{session.through}"),
         Check("latency_ms", latency, f"{middle:.0f} ms, the median of {len(took_ms) - 1}", round(middle, 1)),
         Check(
             "clock_skew_ms", time_,

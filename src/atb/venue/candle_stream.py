@@ -19,12 +19,13 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any, NamedTuple
 
 from atb.core.types import Symbol
 from atb.venue.ccxt_session import host_of
+from atb.venue.proxies import for_stream, through
 
 VENUES = ("binance",)  # ccxt.pro has no candles of Coinbase
 MOST_KEPT = 10_000  # closed candles that nobody took: a listener that is gone
@@ -86,6 +87,7 @@ class CandleStream:
         assert venue in VENUES
         self.url, self.host = url.rstrip("/") + "/ws", host_of(url)
         self.link = Link()
+        self._proxy, self._through = for_stream(self.url), through(self.url)
         self._channels = {f"{symbol.id.lower()}@kline_{timeframe}": symbol.id for symbol in symbols}
         self._timeframe, self._pace, self._now_ms = timeframe, pace, now_ms
         self._lock, self._closing = threading.Lock(), threading.Event()
@@ -155,7 +157,7 @@ class CandleStream:
 
         loop.set_exception_handler(note)
         _look_names_up_aside(loop)
-        client = _client(self._hear, self._pace.connect_s)
+        client = _client(self._hear, self._pace.connect_s, self._proxy)
         self._heard_s = time.monotonic()
         try:
             self._subscribe(client, fail)
@@ -212,7 +214,7 @@ class CandleStream:
     def _words(self, error: BaseException | None) -> str:
         """What is wrong, in a line, and without the password that a URL may have."""
         line = (str(error or "") or type(error).__name__).splitlines()[0]
-        return f"{self.host}: {WHO.sub('//', line)[:200]}"
+        return f"{self.host}{self._through}: {WHO.sub('//', line)[:200]}"
 
     def _lost(self, why: str) -> None:
         if self.link.live or not self.link.since_ms:
@@ -237,7 +239,7 @@ def read(message: Any, channels: Any, timeframe: str) -> Told | None:
     return Told(name, at_ms, row, final)
 
 
-def _client(hear: Callable[[Any], None], connect_s: float) -> Any:
+def _client(hear: Callable[[Any], None], connect_s: float, proxy: Mapping[str, str]) -> Any:
     """ccxt.pro's Binance, of which candles are taken as they come, whether or not somebody waits for one."""
     import ccxt.pro
 
@@ -245,7 +247,7 @@ def _client(hear: Callable[[Any], None], connect_s: float) -> Any:
         def handle_ohlcv(self, client: Any, message: Any) -> None:
             hear(message)
 
-    return Client({"enableRateLimit": False, "options": {"ws": {"connectionTimeout": connect_s * 1000}}})
+    return Client({**proxy, "enableRateLimit": False, "options": {"ws": {"connectionTimeout": connect_s * 1000}}})
 
 
 async def _end(client: Any) -> None:

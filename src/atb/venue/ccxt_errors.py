@@ -196,6 +196,9 @@ def _wait_s(response: Any, body: str) -> float:
 
 # What to say about a connection that failed, by the words that requests and the system use for it.
 _CONNECTION = (
+    ("Tunnel connection failed: 407|Proxy Authentication", "could not be asked: the proxy wants to know who asks"),
+    ("Tunnel connection failed", "could not be asked: the proxy does not lead there"),
+    ("Cannot connect to proxy|Unable to connect to proxy", "could not be asked: the proxy did not answer"),
     ("Name or service not known|name resolution|getaddrinfo|NameResolution", "has no known address (DNS)"),
     ("Connection refused", "refused the connection"),
     ("timed out|Timeout", "did not answer in time"),

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from atb.core.errors import ExchangeRefused, ExchangeUnavailable, UsageError, nearest
 from atb.venue.ccxt_errors import Failure, Trouble, Verdict, failure_of, handled, unusable, verdict_on
+from atb.venue.proxies import for_requests, through
 from atb.venue.rate_budget import LIMITS, Priority, RateBudget
 
 VENUES: tuple[str, ...] = ("binance", "coinbase")
@@ -115,6 +116,8 @@ class Session:
         self.client = open_client(venue, base_url, patience.timeout_s)
         api = self.client.urls["api"]
         self.host = host_of(api[CLIENTS[venue]])
+        self.client.proxies = for_requests(api[CLIENTS[venue]])
+        self.through = through(api[CLIENTS[venue]])
         self.budget = RateBudget(rates, self.host + self.scope, LIMITS[venue + self.scope]) if rates else None
         # The budget counts for all; ccxt would only add a pause to each request.
         self.client.enableRateLimit = self.budget is None
@@ -222,7 +225,7 @@ class Session:
 
     def _error(self, what: str, trouble: Trouble, asked: int) -> ExchangeUnavailable | ExchangeRefused:
         times = f" ({asked} attempts)" if asked > 1 else ""
-        message = f"{what}: {self.host} {trouble.reason}{times}."
+        message = f"{what}: {self.host}{self.through} {trouble.reason}{times}."
         if trouble.verdict is Verdict.UNKNOWN_SYMBOL:
             return UnknownSymbol(message)
         if trouble.verdict is Verdict.BARRED:

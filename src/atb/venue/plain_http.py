@@ -6,13 +6,13 @@ import http.client
 import json
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from atb.core.errors import ExchangeRefused, ExchangeUnavailable
 from atb.venue.ccxt_errors import VERDICTS, Trouble, Verdict
 from atb.venue.ccxt_session import host_of
+from atb.venue.proxies import opener, through
 
 T = TypeVar("T")
 ATTEMPTS, PAUSE_S = 3, 0.5
@@ -38,7 +38,7 @@ def get_json(what: str, url: str, timeout_s: float, read: Callable[[Any], T]) ->
 
 def _asked(url: str, timeout_s: float) -> Any:
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as reply:
+        with opener(url).open(url, timeout=timeout_s) as reply:
             return json.loads(reply.read(MOST_BYTES))
     except urllib.error.HTTPError as error:
         with error:
@@ -53,7 +53,7 @@ def _asked(url: str, timeout_s: float) -> Any:
 
 def _error(what: str, url: str, trouble: Trouble, asked: int) -> ExchangeUnavailable | ExchangeRefused:
     times = f" ({asked} attempts)" if asked > 1 else ""
-    message = f"{what}: {host_of(url)} {trouble.reason}{times}."
+    message = f"{what}: {host_of(url)}{through(url)} {trouble.reason}{times}."
     if trouble.verdict in (Verdict.REFUSED, Verdict.BARRED):
         return ExchangeRefused(message)
     return ExchangeUnavailable(message, LATER)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from atb.venue.proxies import opener
 from atb.venue.rate_budget import LIMITS, RateBudget
 
 PINGS = {
@@ -37,6 +37,6 @@ def reachable(venue: str, base_url: str | None = None, timeout_s: float = 3.0, r
 
 def _ping(url: str, timeout_s: float) -> bool:
     # Whatever goes wrong, it was no answer: OSError (network), ValueError (no URL, no JSON), HTTPException (garbage).
-    with contextlib.suppress(Exception), urllib.request.urlopen(url, timeout=timeout_s) as reply:
+    with contextlib.suppress(Exception), opener(url).open(url, timeout=timeout_s) as reply:
         return isinstance(json.load(reply), dict)
     return False
