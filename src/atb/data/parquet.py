@@ -88,7 +88,7 @@ def explained(shown: str, remedy: str = "Mend it: atb data cache-manager repair"
     except FileNotFoundError:
         raise
     except PermissionError as error:  # Arrow's own have no strerror
-        hint = f"Who may: ls -ld '{shown}'. Make it readable, or point ATB_HOME at another folder."
+        hint = f"Who may: ls -ld '{shown}'. Make it readable, or name another folder: ATB_CANDLES, or ATB_HOME for all of it."
         raise DataError(f"{shown} cannot be read: {error.strerror or 'Permission denied'}.", hint) from None
     except (pa.ArrowException, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         said = str(error).split("\n")[0].rstrip(".")

@@ -239,7 +239,7 @@ class CandleStore:
             return change()
         except OSError as error:
             folder = self.place.shown_path(path.rpartition("/")[0])
-            hint = "Free some space, or point ATB_HOME at a folder that can be written."
+            hint = "Free some space, or name one that can be written: ATB_CANDLES, or ATB_HOME for all of it."
             if isinstance(error, TimeoutError):
                 hint = f"Let it go on, or end it: fuser {self.place.shown_path(path)}"
             raise DataError(f"Candles cannot be stored in {folder}: {error.strerror or error}.", hint) from None
@@ -310,5 +310,5 @@ def _without_repeats(columns: list[npt.NDArray[Any]], where: str) -> list[npt.ND
 
 
 def _unreadable(path: str, error: OSError) -> DataError:
-    hint = f"Who may: ls -ld '{path}'. Make it readable, or point ATB_HOME at another folder."
+    hint = f"Who may: ls -ld '{path}'. Make it readable, or name another folder: ATB_CANDLES, or ATB_HOME for all of it."
     return DataError(f"{path} cannot be read: {error.strerror or error}.", hint)
