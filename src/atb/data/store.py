@@ -310,5 +310,7 @@ def _without_repeats(columns: list[npt.NDArray[Any]], where: str) -> list[npt.ND
 
 
 def _unreadable(path: str, error: OSError) -> DataError:
-    hint = f"Who may: ls -ld '{path}'. Make it readable, or name another folder: ATB_CANDLES, or ATB_HOME for all of it."
+    hint = (
+        f"Who may: ls -ld '{path}'. Make it readable, or name another folder: ATB_CANDLES, or ATB_HOME for all of it."
+    )
     return DataError(f"{path} cannot be read: {error.strerror or error}.", hint)
