@@ -9,6 +9,8 @@ SYMBOL ?=
 N ?= 1000
 CHAOS_RUNS ?= 1000
 JOBS ?= 4
+# The suites start thousands of processes; without bytecode each would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: help setup dev demo test check slow chaos chaos-database bench lock clean

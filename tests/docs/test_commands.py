@@ -26,6 +26,7 @@ from tests.venue.loopback import Exchange, Fault, Loopback
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LONG = ("backup.md", "database.md", "market-data.md")  # pages whose commands take long
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 WAIT_S = 60.0
 START_MS = 1_685_577_600_000  # 2023-06-01: enough before 2024-07 to train on
@@ -90,7 +91,11 @@ def environment(folder: Path, exchange: Loopback) -> dict[str, str]:
     return {**inherited, **home, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] * (page.name in LONG)) for page in PAGES if commands(page)],
+    ids=lambda page: page.name,
+)
 def test_the_commands_of_a_page_run(page: Path, folder: Path, exchange: Loopback) -> None:
     for text in blocks(page, "toml"):
         (folder / "policy.toml").write_text(text)

@@ -146,6 +146,7 @@ def test_truncated_dumps_are_refused(desk: Desk) -> None:
     assert desk.shell("db", "backup", path).code == 2
 
 
+@pytest.mark.slow
 def test_altered_dumps_are_refused(desk: Desk) -> None:
     path = desk.backup()
     packed, text = path.read_bytes(), gzip.decompress(path.read_bytes())
@@ -197,6 +198,7 @@ def test_an_account_that_was_renamed_is_damage_not_another_account(desk: Desk) -
     assert "another, real spot at binance in USDT" in ran.message
 
 
+@pytest.mark.slow
 def test_one_consistent_snapshot_while_trading_goes_on(desk: Desk) -> None:
     with ThreadPoolExecutor(1) as pool:
         busy = True

@@ -126,6 +126,7 @@ def test_without_atb_it_says_so(fresh: Site, tmp_path: Path) -> None:
         assert fresh.run(tmp_path / "ops" / name, PATH=f"{Path(atb).parent}:{CRON_PATH}").returncode == 0
 
 
+@pytest.mark.slow
 def test_called_through_links_the_scripts_find_what_they_share(fresh: Site, tmp_path: Path) -> None:
     folder = tmp_path / "with a space/bin"
     folder.mkdir(parents=True)
@@ -185,6 +186,7 @@ def test_full_and_incremental_backups_come_together_with_every_fill(fresh: Site,
     assert checked.returncode == 3 and "was altered" in checked.stderr
 
 
+@pytest.mark.slow
 def test_incremental_sh_killed_twice_at_once_old_and_down(fresh: Site, tmp_path: Path) -> None:
     script = fresh.folder / "ops/incremental.sh"
     first = subprocess.Popen(

@@ -299,6 +299,7 @@ def test_a_model_trained_here_is_shown_by_what_the_command_says(shell: Shell) ->
     assert shell("models", "show", "BTCUSDT", "--json", ok=True).json["version"] == newest
 
 
+@pytest.mark.slow
 def test_a_second_version_of_a_candle_is_refused_unless_it_replaces_the_first(shell: Shell) -> None:
     lines = walk_file(300).splitlines(keepends=True)
     fields = lines[300].split(",")

@@ -147,6 +147,7 @@ def test_a_damaged_part_is_found_set_aside_and_fetched_again(desk: Desk) -> None
     assert "all good" in desk.cache("verify", ok=True).err
 
 
+@pytest.mark.slow
 def test_what_no_exchange_gave_is_set_aside_and_it_is_said_how_to_have_it_again(desk: Desk) -> None:
     desk("download", "BTCUSDT", "--days", "10", ok=True)
     desk("derive", "BTCUSDT", "4h", "--from", "1h", ok=True)
@@ -163,6 +164,7 @@ def test_what_no_exchange_gave_is_set_aside_and_it_is_said_how_to_have_it_again(
     assert "all good" in desk.cache("verify", ok=True).err
 
 
+@pytest.mark.slow
 def test_what_nobody_used_goes_and_it_is_said_what_went(desk: Desk) -> None:
     desk.prefill()
     old = SystemClock().now_ms() / 1000 - 49 * 3600
@@ -180,6 +182,7 @@ def test_what_nobody_used_goes_and_it_is_said_what_went(desk: Desk) -> None:
     assert {k.symbol for k in desk.store.keys() if desk.store.parts(k)} == {"ETHUSDT"}  # noqa: SIM118
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_store_is_kept(desk: Desk) -> None:
     env = {"ATB_CANDLES_LIMIT": "30KB"}
     ran = desk("prefill-cache", *LIST, "--years", "0.2", env=env, ok=True)
@@ -348,6 +351,7 @@ def test_of_two_providers_the_first_that_answers_gives_all(desk: Desk) -> None:
     assert ran.code == 4 and ran.message == "None of binance, coinbase answers."
 
 
+@pytest.mark.slow
 def test_longer_candles_are_made_when_asked_for(desk: Desk) -> None:
     desk("download", "BTCUSDT", "--days", "20", ok=True)
     assert "Made 1" in desk("derive", "BTCUSDT", "4h", "--from", "1h", ok=True).err

@@ -665,6 +665,7 @@ def test_without_a_database_nothing_is_made(tmp_path: Path) -> None:
     assert not shell.home.exists()
 
 
+@pytest.mark.slow
 def test_a_schema_that_is_newer_or_older(db: Shell, ledger: Book) -> None:
     assert db("db", "migrate", "--check", ok=True).out == f"Schema version: {REVISION}, up to date.\n"
     assert "as it was" in db("db", "migrate", ok=True).out

@@ -626,6 +626,7 @@ def test_tools_find_the_server(shared: Server) -> None:
     assert "PostgreSQL database dump complete" in dumped.stdout
 
 
+@pytest.mark.slow
 def test_incremental_base_backup_restores_into_place(home: Path, tmp_path: Path) -> None:
     server = start(home, first_port=PORT)
     env = tool_env(server, {"PATH": os.environ["PATH"]})

@@ -359,6 +359,7 @@ def held_by_hand(shell: Shell, exchange: Exchange, qty: str) -> int:
         return made.session
 
 
+@pytest.mark.slow
 def test_less_than_can_be_sold_is_dust_and_no_endless_loop(shell: Shell, exchange: Exchange) -> None:
     session = held_by_hand(shell, exchange, "0.0001")  # 4 USDT; 5 is the least
     exchange.say("deposit", account="main", asset="BTC", amount="0.0001")

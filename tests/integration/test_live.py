@@ -25,7 +25,7 @@ def shell(server: Postgres, tmp_path: Path) -> Shell:
 @pytest.mark.parametrize(
     "strategy", ["sma_cross", *(pytest.param(n, marks=pytest.mark.slow) for n in ("donchian_trend", "rsi_reversion"))]
 )
-@pytest.mark.parametrize("exits", [(), EXITS], ids=["plain", "exits"])
+@pytest.mark.parametrize("exits", [pytest.param((), marks=pytest.mark.slow), EXITS], ids=["plain", "exits"])
 def test_it_is_what_the_backtest_does(shell: Shell, strategy: str, exits: tuple[str, ...]) -> None:
     ran = shell("live", strategy, *REPLAY, *exits, "--days", "40", "--json", ok=True)
     told = ran.json

@@ -214,6 +214,7 @@ def test_an_engine_that_does_not_end_is_killed(shell: Shell, start: Start) -> No
     assert running.process.wait(10) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_of_several_engines_one_is_named(shell: Shell, start: Start) -> None:
     first, second, third = start("one", session_id=41), start("two", session_id=42), start("three")
     for engine in (first, second, third):

@@ -117,6 +117,7 @@ def test_signals_end_it_gracefully(shell: Shell, number: signal.Signals, code: i
     assert shell("db", "query", "SELECT status FROM trading_sessions", ok=True).out == "STOPPED\n"
 
 
+@pytest.mark.slow
 def test_entries_that_are_switched_off_while_it_runs_are_named_by_health(shell: Shell) -> None:
     process = shell.start("live", *PLAIN)
     assert healthy(shell)["entries_blocked"] == []

@@ -234,6 +234,7 @@ def rounds(server: Postgres, processes: ForkServerContext, folder: Path, seeds: 
     assert {0, 2, 9} <= set(codes)
 
 
+@pytest.mark.slow
 def test_ten_rounds_of_operators_and_an_engine(server: Postgres, processes: ForkServerContext, tmp_path: Path) -> None:
     rounds(server, processes, tmp_path, range(10))
 

@@ -227,6 +227,7 @@ def traded(server: Postgres, tmp_path: Path) -> Shell:
     return made
 
 
+@pytest.mark.slow
 def test_a_replay_is_the_backtest(traded: Shell) -> None:
     """Imported, in a backtest, replayed through what trades live, and compared: identical, and funding had a say."""
     traded.write("funding.csv", golden_funding())
@@ -331,6 +332,7 @@ def test_a_series_that_cannot_be_refreshed_keeps_nobody_from_trading(
     assert code == 0
 
 
+@pytest.mark.slow
 def test_a_session_fetches_what_is_new(traded: Shell, exchange: dict[str, Any], futures: Loopback) -> None:
     env = {"ATB_BINANCE_API_URL": exchange["url"], "ATB_BINANCEUSDM_API_URL": futures.url}
     done = traded("data", "side", "download", "funding_rate", "BTCUSDT", "--json", env=env, ok=True).json

@@ -116,6 +116,7 @@ def test_bad_input(account: Account) -> None:
     assert account.shell("live", "sync-balance", "--provider", "coinbase").code == 2
 
 
+@pytest.mark.slow
 def test_keys(account: Account) -> None:
     none = {"BINANCE_API_KEY": "", "BINANCE_API_SECRET": ""}
     ran = account.shell(*SYNC, env=none)

@@ -247,6 +247,7 @@ def no_session(ledger: Book) -> None:
     ledger.connection.close()
 
 
+@pytest.mark.slow
 def test_another_machine_learns_of_a_restore_after_the_next_backups(db: Shell, ledger: Book) -> None:
     """One restores and backs up; the other sees only the newer stamp, and must not take the restore for a loss."""
     there = {"ATB_HOME": str(db.home / "another")}

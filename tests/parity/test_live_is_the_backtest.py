@@ -28,6 +28,7 @@ from atb.venue.simulated_book import Setup
 from atb.venue.simulated_broker import SimulatedBroker
 from tests.property.test_engine_equals_reference import Case
 from tests.property.test_simulated_broker import market_rules
+from tests.seeds import thinned
 
 Fact = tuple[int, str, int, float, float, str]  # open ms, symbol, lots, price, fee, reason
 
@@ -117,7 +118,7 @@ def compare(live: Live, session: Session) -> int:
     return len(should)
 
 
-@pytest.mark.parametrize("seeds", [range(k, k + 5) for k in range(0, 15, 5)], ids=str)
+@pytest.mark.parametrize("seeds", thinned([range(k, k + 5) for k in range(0, 15, 5)], 3), ids=str)
 def test_live_replay_is_the_backtest(where: Where, seeds: range) -> None:
     told = 0
     for seed in seeds:

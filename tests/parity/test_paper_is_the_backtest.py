@@ -35,7 +35,7 @@ from atb.strategy.contract import Strategy
 from atb.strategy.signals import compute_signals
 from atb.venue.simulated_book import Setup
 from atb.venue.simulated_broker import SimulatedBroker
-from tests.seeds import seeds
+from tests.seeds import seeds, thinned
 from tests.venue.exchange import HOUR_MS, Fault, Rows
 from tests.venue.market_time import MarketTime
 from tests.venue.test_candles import START, made, with_holes
@@ -190,6 +190,7 @@ def test_a_paper_account_is_the_backtest(where: Where, tmp_path: Path, policy: d
         no_differences(account, process, end, 15)
 
 
+@pytest.mark.slow
 def test_real_candles(where: Where, tmp_path: Path, real_data: Path) -> None:
     import pyarrow.parquet as pq
 
@@ -203,7 +204,7 @@ def test_real_candles(where: Where, tmp_path: Path, real_data: Path) -> None:
         no_differences(account, process, end, 15)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", thinned(range(4), 4))
 def test_thrown_away_and_rebuilt_at_any_moment(where: Where, tmp_path: Path, seed: int) -> None:
     killed_and_compared(where, tmp_path, seed)
 

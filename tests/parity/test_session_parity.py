@@ -31,6 +31,7 @@ from atb.strategy.signals import compute_signals
 from atb.venue.simulated_book import Setup
 from atb.venue.simulated_broker import SimulatedBroker
 from tests.parity.test_paper_is_the_backtest import BARS, FIRST, POLICIES, Account, Killed, Swing, rising, series_of
+from tests.seeds import thinned
 from tests.venue.exchange import HOUR_MS
 from tests.venue.market_time import MarketTime
 from tests.venue.test_candles import START, made
@@ -137,7 +138,7 @@ def test_nothing_differs(desk_of: Callable[..., Desk]) -> None:
     assert parity.alone == pytest.approx(parity.equity, rel=1e-9)
 
 
-@pytest.mark.parametrize("seed", [3, 6])
+@pytest.mark.parametrize("seed", thinned([3, 6], 2))
 def test_each_session_of_an_account_that_was_killed_again_and_again(where: Where, tmp_path: Path, seed: int) -> None:
     rng, symbols, count = random.Random(seed), 1 + seed % 2, 110
     end = START + (count - 1) * HOUR_MS

@@ -13,6 +13,7 @@ from atb.ledger.connect import Where, connect
 from atb.ledger.entries import Entry
 from atb.ledger.journal import append
 from atb.ledger.records import FINAL_STATES
+from tests.seeds import thinned
 from tests.sim.test_simulation import check
 from tests.sim.world import World
 
@@ -48,7 +49,7 @@ def of_nobody(entry: Entry) -> Entry:
     return entry._replace(body={**entry.body, "reason": "import"})
 
 
-@pytest.mark.parametrize("seed", [3, 14])
+@pytest.mark.parametrize("seed", thinned([3, 14], 2))
 def test_what_is_imported_beside_the_engine_completes_its_orders(where: Where, seed: int) -> None:
     world = Imported(where, seed)
     world.live()

@@ -88,6 +88,7 @@ def test_what_a_merge_that_was_killed_left_is_read_once_and_goes(tmp_path: Path)
     assert compact(store, KEY) == 5 and len(store.parts(KEY)) == 1
 
 
+@pytest.mark.slow
 def test_readers_and_writers_and_a_merger_at_once(tmp_path: Path) -> None:
     store, wrong = one_by_one(tmp_path, range(20)), []
 
