@@ -224,6 +224,28 @@ def test_what_is_bought_by_hand_is_not_ours_and_what_is_sold_shrinks_the_stop(en
     assert len(engine.case.account.orders) == orders  # what he sold is not bought back
 
 
+def test_what_is_sold_by_hand_beside_an_exit_that_is_not_told_yet_is_not_taken_from_what_it_sold(
+    engine: Engine,
+) -> None:
+    engine.close(1.0)
+    held, case = engine.held, engine.case
+    case.server.add(Fault("unseen", "myTrades"))
+    case.exchange.owner.order(case.account, "BTCUSDT", "SELL", "0.2")  # of his own: our stop has the rest
+    engine.close(-1.0)
+    case.server.heal()
+    case.server.add(
+        Fault("unseen", "myTrades", seconds=30.0)
+    )  # his trade is told, a minute old; that of the exit is not
+    engine.cycle()
+    assert engine.held == held and "foreign_fill" not in engine.codes
+    case.server.heal()
+    engine.cycle()
+    engine.cycle()
+    assert engine.held == 0 and engine.codes.count("foreign_fill") == 1 and not engine.executor.hold
+    assert Decimal("0.8") <= engine.state.books.assets["BTC"] < Decimal("0.80001")
+    engine.agrees()
+
+
 def test_a_trade_by_hand_in_another_symbol_is_found(engine: Engine) -> None:
     engine.close(1.0)
     engine.case.exchange.owner.order(engine.case.account, "ETHUSDT", "BUY", "0.4")

@@ -243,6 +243,9 @@ def test_what_is_told_before_it_is_there_and_what_was_there_before() -> None:
     sides.move("USDT", Decimal(70))
     assert [line.transfer for line in sides.look().lines] == [coming]
     assert explaining(Decimal(50), [old, old._replace(id="again", at=LATER)], BEGIN)[0].id == "again"
+    # Where something else differs, too, those count that are later than the last agreement by more than clocks may differ.
+    later = [old._replace(id=str(k), at=LATER + timedelta(seconds=k)) for k in range(-3, 4)]
+    assert [leg.id for leg in explaining(Decimal(7), later, LATER)] == ["3"]
 
 
 def test_a_withdrawal_of_coins_of_the_position_closes_it_so_far_without_profit() -> None:

@@ -109,6 +109,9 @@ def test_what_goes_through_zero_in_one_fill_is_what_the_books_say(books: Books) 
     books.hold()
     books.fill("2", "sell", "1.3", "101")  # the owner, with coins of his own
     assert (books.state.held(0), books.state.position(0).qty) == (Decimal("-0.3"), -300)
+    books.state.position(0).target_qty = 0  # as a close says
+    assert step(books) == NOTHING  # coins of his are not for us to buy back
+    books.state.position(0).target_qty = -300
     books.fill("3", "buy", "0.8", "99")
     assert (books.state.held(0), books.state.position(0).qty) == (Decimal("0.5"), 500)
 

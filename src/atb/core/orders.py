@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ ORDER_TYPES = ("market", "limit", "stop", "stop_limit", "take_limit")
 OTHER = "other"  # the type of a foreign order that we have no word for; without prices
 WORKING = ("open", "partially_filled")
 FINAL = ("filled", "cancelled", "rejected", "expired")
+CLOCKS_DIFFER = timedelta(seconds=2)  # the exchange's and ours, which is corrected by what was measured last
 
 
 class NewOrder(NamedTuple):

@@ -12,7 +12,7 @@ from atb.core.timeframe import in_ms
 from atb.engine.reasons import REASON_NAMES
 from atb.execution.adopting import fill_entry, fill_name
 from atb.execution.external import by_hand
-from atb.execution.presumed import behind, is_awaited
+from atb.execution.presumed import behind, is_awaited, sells_untold
 from atb.execution.reconcile import locked_by
 from atb.execution.state import TradingState
 from atb.ledger.entries import Entry
@@ -54,7 +54,7 @@ def book_fills(executor: Executor, s: int, since_ms: int | None = None) -> None:
         if order_of(state, fill):
             own.append(_filled(executor, s, fill))
             continue
-        if is_awaited(state, s, fill, broker.now_ms()):
+        if is_awaited(state, s, fill, broker.now_ms()) or (fill.side == "sell" and sells_untold(state, s, seen)):
             continue  # it will be told again
         _append(executor, own)  # what a foreign one means depends on the books as of then
         _append(executor, _foreign(executor, fill, seen))

@@ -12,12 +12,12 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from atb.core.money import floor_to, lots_to_base, price_to_decimal
-from atb.core.orders import NewOrder
+from atb.core.orders import CLOCKS_DIFFER, NewOrder
 from atb.core.timeframe import in_ms
 from atb.core.types import MarketRules
 from atb.engine.reasons import EMERGENCY_CLOSE, PARTIAL_EXIT, TAKE_PROFIT
 from atb.execution.offers import Offers, Resting
-from atb.execution.state import CLOCKS_DIFFER, TARGET_PURPOSES, TradingState
+from atb.execution.state import TARGET_PURPOSES, TradingState
 from atb.ledger.records import Order
 
 ZERO = Decimal(0)
@@ -54,7 +54,8 @@ def next_step(state: TradingState, s: int, offers: Offers, now_ms: int = 0) -> S
     if any(order.purpose in TARGET_PURPOSES for order in working):
         return Step(cancel=_hanging(state, s, working, now_ms))
     p = state.position(s)
-    if p.target_qty > p.qty:
+    # Less than nothing by the books means that coins of the owner's went with ours: they are not for us to buy back.
+    if p.target_qty > max(p.qty, 0):
         return Step(place=[_market(state, s, "buy", "entry", p.target_qty - p.qty)])
     if offers.dust:
         return Step(cancel=working) if working else NOTHING

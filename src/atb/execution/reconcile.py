@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from atb.core.errors import Disagreement
-from atb.core.orders import Balance, SeenOrder, SeenTransfer
+from atb.core.orders import CLOCKS_DIFFER, Balance, SeenOrder, SeenTransfer
 from atb.core.types import Symbol, symbol_for
 from atb.execution.adopting import is_ours
 from atb.execution.dust import is_dust
@@ -195,7 +195,8 @@ def explaining(differs: Decimal, legs: Sequence[SeenTransfer], since: datetime |
     """Of an asset's transfers those that its balance has in it and the ledger has not, oldest first.
 
     All of them, if that is the difference; else a selection that is, the newest preferred: what is told may be on its way
-    still, or was in the first balance already. If none is, those since the last agreement happened all the same.
+    still, or was in the first balance already. If none is, those since the last agreement happened all the same, as far as the
+    two clocks can tell.
     """
     newest = sorted(legs, key=lambda leg: leg.at, reverse=True)
     if sum((leg.amount for leg in newest), ZERO) == differs:
@@ -205,7 +206,7 @@ def explaining(differs: Decimal, legs: Sequence[SeenTransfer], since: datetime |
         for some in combinations(tried, count):
             if sum((leg.amount for leg in some), ZERO) == differs:
                 return list(some[::-1])
-    return [leg for leg in newest[::-1] if since is not None and leg.at > since]
+    return [leg for leg in newest[::-1] if since is not None and leg.at > since + CLOCKS_DIFFER]
 
 
 def _of_order(order: SeenOrder, identity: str) -> Line:

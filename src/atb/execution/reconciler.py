@@ -18,7 +18,7 @@ from decimal import Decimal
 from typing import Any
 
 from atb.core.errors import Disagreement, ExchangeRefused, ExchangeUnavailable, UsageError
-from atb.core.orders import SeenTransfer
+from atb.core.orders import CLOCKS_DIFFER, SeenTransfer
 from atb.core.types import Symbol, symbol_for
 from atb.execution.adopting import is_ours, unknown_entries
 from atb.execution.dust import PREFIX as DUST
@@ -27,7 +27,7 @@ from atb.execution.executor import Executor
 from atb.execution.external import Cause, by_hand, cash, coins, first_entries, owed
 from atb.execution.fills import NOT_TOLD, OVERLAP_MS, Event, was_before
 from atb.execution.reconcile import BOOK, LEAVE, Line, Snapshot, Verdict, diff, differences
-from atb.execution.state import CLOCKS_DIFFER, TradingState
+from atb.execution.state import TradingState
 from atb.ledger.entries import Entry
 from atb.venue.ccxt_session import UnknownSymbol
 

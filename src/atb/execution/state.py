@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from math import nan
 from typing import Any
@@ -30,7 +30,6 @@ from atb.ledger.records import FINAL_STATES, Key, Order, moment
 ZERO = Decimal(0)
 CODES = {name: code for code, name in sorted(REASON_NAMES.items(), reverse=True)}  # of two of a name, the lower
 MOVING = ("fill", "reversal", "attribution")  # kinds of entry that may change what is held, or was
-CLOCKS_DIFFER = timedelta(seconds=2)  # the exchange's and ours, which is corrected by what was measured last
 TARGET_PURPOSES = ("entry", "exit", "partial", "emergency")
 
 
