@@ -172,12 +172,21 @@ def _hangs(number: int, frame: FrameType | None) -> None:
 
 
 def many(server: Postgres, seeds: Sequence[int], jobs: int, without: str = "") -> Progress:
+    """All of them, or as many as there were until it was interrupted."""
     server.database()  # makes the template
     progress, work = Progress(len(seeds)), functools.partial(one, url=server.url(TEMPLATE), without=without)
-    with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=500) as pool:
+    with (
+        multiprocessing.get_context("spawn").Pool(jobs, _leave_interrupts, maxtasksperchild=500) as pool,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
         for ran in pool.imap_unordered(work, seeds):
             progress.add(ran)
     return progress
+
+
+def _leave_interrupts() -> None:
+    """To the process that counts."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -189,10 +198,11 @@ def main(arguments: Sequence[str]) -> int:
         "--without", default="", choices=GUARDS, metavar="GUARD", help=f"switch one off: {', '.join(GUARDS)}"
     )
     asked = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends its server, too
     with tempfile.TemporaryDirectory() as folder, postgres(Path(folder)) as server:
         progress = many(server, range(asked.first, asked.first + asked.runs), asked.jobs, asked.without)
     sys.stdout.write(progress.summary() + "\n")
-    return 1 if progress.found else 0
+    return 1 if progress.found else 130 if progress.done < progress.runs else 0
 
 
 if __name__ == "__main__":
