@@ -246,6 +246,12 @@ def test_what_is_told_before_it_is_there_and_what_was_there_before() -> None:
     # Where something else differs, too, those count that are later than the last agreement by more than clocks may differ.
     later = [old._replace(id=str(k), at=LATER + timedelta(seconds=k)) for k in range(-3, 4)]
     assert [leg.id for leg in explaining(Decimal(7), later, LATER)] == ["3"]
+    # What exchanges round away does not hide which of them it was.
+    (first, *_) = later
+    others = [leg._replace(amount=leg.amount + 1 + k) for k, leg in enumerate(later[1:])]
+    rounded_away = first.amount - Decimal("3e-22")
+    assert explaining(rounded_away, [first, *others], LATER, Decimal("0.05")) == [first]
+    assert explaining(rounded_away, [first, *others], LATER) == [others[-1]]
 
 
 def test_a_withdrawal_of_coins_of_the_position_closes_it_so_far_without_profit() -> None:

@@ -153,7 +153,7 @@ def _of_asset(
     snapshot: Snapshot,
 ) -> list[Line]:  # fmt: skip
     legs = [leg for leg in snapshot.transfers or () if leg.asset == asset]
-    chosen = explaining(differs, legs, snapshot.since)
+    chosen = explaining(differs, legs, snapshot.since, dust(traded, asset, books.quote))
     there = database + differs
     lines = [Line(asset, database, there, leg.amount, _told(leg), BOOK, leg, symbol) for leg in chosen]
     rest = differs - sum((leg.amount for leg in chosen), ZERO)
@@ -191,21 +191,22 @@ def dust(traded: Iterable[Traded], asset: str, quote: str) -> Decimal:
     return next((t.rules.lot for t in traded if t.symbol.base == asset), TINY)
 
 
-def explaining(differs: Decimal, legs: Sequence[SeenTransfer], since: datetime | None) -> list[SeenTransfer]:
+def explaining(
+    differs: Decimal, legs: Sequence[SeenTransfer], since: datetime | None, near: Decimal = ZERO
+) -> list[SeenTransfer]:
     """Of an asset's transfers those that its balance has in it and the ledger has not, oldest first.
 
     All of them, if that is the difference; else a selection that is, the newest preferred: what is told may be on its way
-    still, or was in the first balance already. If none is, those since the last agreement happened all the same, as far as the
-    two clocks can tell.
+    still, or was in the first balance already. If none is, one that is to within less than `near`, as exchanges round. If none
+    is, those since the last agreement happened all the same, as far as the two clocks can tell.
     """
     newest = sorted(legs, key=lambda leg: leg.at, reverse=True)
-    if sum((leg.amount for leg in newest), ZERO) == differs:
-        return newest[::-1]
     tried = newest[:MOST_LEGS]
-    for count in range(len(tried) + 1):
-        for some in combinations(tried, count):
-            if sum((leg.amount for leg in some), ZERO) == differs:
-                return list(some[::-1])
+    selections = [newest, *(list(some) for count in range(len(tried) + 1) for some in combinations(tried, count))]
+    off = [abs(sum((leg.amount for leg in some), ZERO) - differs) for some in selections]
+    least = min(off)
+    if least == 0 or least < near:
+        return selections[off.index(least)][::-1]
     return [leg for leg in newest[::-1] if since is not None and leg.at > since + CLOCKS_DIFFER]
 
 
