@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 from atb.core.errors import ExchangeRefused, ExchangeUnavailable
-from atb.core.orders import SeenFill, SeenOrder
+from atb.core.orders import FINAL, SeenFill, SeenOrder
 from atb.core.timeframe import in_ms
 from atb.engine.reasons import REASON_NAMES
 from atb.execution.adopting import fill_entry, fill_name
 from atb.execution.external import by_hand
-from atb.execution.presumed import behind, is_awaited, sells_untold
+from atb.execution.presumed import behind, is_awaited
 from atb.execution.reconcile import locked_by
 from atb.execution.state import TradingState
 from atb.ledger.entries import Entry
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 NOT_TOLD = (ExchangeUnavailable, ExchangeRefused)  # of what only asks
 OVERLAP_MS = 3_600_000  # how far back fills are asked for again: clocks differ, and some are told late
+ZERO = Decimal(0)
 PLAIN = {"entry": "entry", "take": "take_profit", "emergency": "emergency_close"}
 
 
@@ -42,7 +43,9 @@ def book_fills(executor: Executor, s: int, since_ms: int | None = None) -> None:
         new = [fill for fill in broker.fills(symbol, _since_ms(state, s, since_ms)) if _is_news(state, s, fill)]
         foreign = [fill for fill in new if not order_of(state, fill)]
         late = behind(executor, s, foreign)
-        seen = broker.open_orders([symbol]) if any(fill.side == "sell" for fill in foreign) else []
+        by_hand_sold = any(fill.side == "sell" for fill in foreign)
+        seen = broker.open_orders([symbol]) if by_hand_sold else []
+        sold = _sold(executor, s, seen) if by_hand_sold else {}
     except NOT_TOLD:
         return
     if executor.revive([*late, *seen]):  # which knows its executions now
@@ -54,10 +57,10 @@ def book_fills(executor: Executor, s: int, since_ms: int | None = None) -> None:
         if order_of(state, fill):
             own.append(_filled(executor, s, fill))
             continue
-        if is_awaited(state, s, fill, broker.now_ms()) or (fill.side == "sell" and sells_untold(state, s, seen)):
+        if is_awaited(state, s, fill, broker.now_ms()):
             continue  # it will be told again
         _append(executor, own)  # what a foreign one means depends on the books as of then
-        _append(executor, _foreign(executor, fill, seen))
+        _append(executor, _foreign(executor, fill, seen, sold))
         own = []
     _append(executor, own)
 
@@ -98,18 +101,30 @@ def _append(executor: Executor, entries: Sequence[Entry]) -> None:
         executor.append(entries)
 
 
-def _foreign(executor: Executor, fill: SeenFill, seen: Sequence[SeenOrder]) -> list[Entry]:
+def _sold(executor: Executor, s: int, seen: Sequence[SeenOrder]) -> dict[str, Decimal]:
+    """Of our sales that work by the books and rest at the exchange no more: how much each has sold, or still may."""
+    resting, out = {order.client_order_id for order in seen}, {}
+    for name, order in executor.state.working[s].items():
+        if order.side == "sell" and name not in resting:
+            found = executor.broker.find(executor.state.traded[s].symbol, name)
+            out[name] = found.filled_qty if found is not None and found.state in FINAL else order.qty
+    return out
+
+
+def _foreign(executor: Executor, fill: SeenFill, seen: Sequence[SeenOrder], sold: Mapping[str, Decimal]) -> list[Entry]:
     books = executor.state.books
     what = f"{fill.side} {fill.qty:f} {fill.symbol.id} at {fill.price:f} by no order of this account"
     executor.tell(Event("warning", "foreign_fill", what))
-    return by_hand(books, fill, _resting(executor.state, fill, seen), executor.session_id)
+    return by_hand(books, fill, _resting(executor.state, fill, seen, sold), executor.session_id)
 
 
-def _resting(state: TradingState, fill: SeenFill, seen: Sequence[SeenOrder]) -> Decimal:
-    """How much of the account's own was locked by its own orders when this was executed. All but less than a lot is all."""
+def _resting(state: TradingState, fill: SeenFill, seen: Sequence[SeenOrder], sold: Mapping[str, Decimal]) -> Decimal:
+    """How much of the account's own was locked by its own orders when this was executed, or is what they have `sold` and the
+    ledger does not know. All but less than a lot is all."""
     ours = [o for o in seen if o.client_order_id in state.books.orders and o.created_at <= fill.at]
     s = state.index[fill.symbol.market, fill.symbol.id]
-    locked, held = locked_by(ours, fill.symbol.base), state.held(s)
+    untold = sum((max(qty - state.books.orders[name].filled_qty, ZERO) for name, qty in sold.items()), ZERO)
+    locked, held = locked_by(ours, fill.symbol.base) + untold, state.held(s)
     return max(locked, held) if locked and held - locked < state.traded[s].rules.lot else locked
 
 

@@ -6,7 +6,7 @@ they bought is held like what an older ledger had forgotten, and what they sold 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -65,13 +65,6 @@ def is_awaited(state: TradingState, s: int, fill: SeenFill, now_ms: int) -> bool
     recent = (o for o in state.presumed[s].values() if in_ms(o.created_at) > now_ms - LOOKED_FOR_MS)
     buys = (o for o in state.working[s].values() if o.side == "buy" and in_ms(o.created_at) > now_ms - DOUBT_MS)
     return any(_may_be_of(order, fill) for order in recent) or (fill.side == "sell" and any(buys))
-
-
-def sells_untold(state: TradingState, s: int, seen: Collection[SeenOrder]) -> bool:
-    """Whether a sale of ours works by the books and does not rest at the exchange (`seen`): what it sold, or that it ended, is
-    not told yet. Until then nobody knows whose coins were sold by hand beside it."""
-    resting = {order.client_order_id for order in seen}
-    return any(order.side == "sell" and name not in resting for name, order in state.working[s].items())
 
 
 def _found(executor: Executor, s: int, orders: Sequence[Order]) -> list[SeenOrder]:
