@@ -11,7 +11,8 @@ CHAOS_RUNS ?= 1000
 JOBS ?= 4
 # The suites start thousands of processes; without bytecode each would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
-PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile
+# In the order of their names: files of a few long tests are not the last that begin.
+PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup dev demo test check slow chaos chaos-database bench lock clean
 

@@ -125,6 +125,7 @@ def test_of_several_starts_at_once_one_wins(start: Start, url: str) -> None:
     assert codes(url).count("authority_claimed") == 1 and "authority_taken_over" not in codes(url)
 
 
+@pytest.mark.slow
 def test_of_several_starts_after_a_death_one_wins(start: Start, url: str) -> None:
     first = start()
     first.until("holds")
@@ -156,6 +157,7 @@ def test_one_in_a_container_of_the_same_host_is_not_taken_for_dead(start: Start)
     outside.until("holds")  # when its lease has run out
 
 
+@pytest.mark.slow
 def test_an_outage_longer_than_the_lease_fences_nobody(tmp_path: Path) -> None:
     victim = Victim(tmp_path / "victim")
     try:

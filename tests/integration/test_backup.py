@@ -392,6 +392,7 @@ def test_restores_killed_at_many_moments_change_nothing_or_all(desk: Desk) -> No
     assert restored_fills(desk, desk.shell("db", "restore", path)) == 10
 
 
+@pytest.mark.slow
 def test_plain_dumps_and_other_roles(desk: Desk) -> None:
     desk.sql(f"CREATE ROLE reader_{desk.name}; GRANT SELECT ON trades TO reader_{desk.name}")
     path, plain = desk.backup(), desk.plain_dump()

@@ -115,6 +115,7 @@ def test_backup_sh_reads_the_env_file_and_fails_loudly(fresh: Site, tmp_path: Pa
     assert len(list(fresh.backups.glob("backup_*.sql.gz"))) == 1  # the good one
 
 
+@pytest.mark.slow
 def test_without_atb_it_says_so(fresh: Site, tmp_path: Path) -> None:
     shutil.copytree(OPS, tmp_path / "ops")
     for name, log in (("backup.sh", "backups/backup.log"), ("incremental.sh", "backups/base/backup.log")):

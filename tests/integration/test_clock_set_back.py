@@ -116,6 +116,7 @@ def test_a_dead_holder_of_another_host_is_followed_after_its_lease_and_not_after
         assert "took the account over from web-2 pid 4711: it renewed nothing for as long as its lease" in message
 
 
+@pytest.mark.slow
 def test_a_living_one_is_not_taken_over_whatever_the_clock_does(url: str, tmp_path: Path) -> None:
     with psycopg.connect(url) as connection, Running(url, "paper:one", tmp_path, lease_s=5) as first:
         first.until("holds")

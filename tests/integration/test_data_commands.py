@@ -299,6 +299,7 @@ def test_a_market_is_made_up_and_says_so(desk: Desk) -> None:
     assert list(desk.store.keys()) == []
 
 
+@pytest.mark.slow
 def test_a_long_market_shows_how_far_it_is(desk: Desk) -> None:
     drawn = desk.shell.on_terminal("data", "generate", "--symbols", "BTCUSDT", "--timeframe", "1m", "--days", "600")
     assert drawn.code == 0 and re.search(r"simulating  \S+ +\d+%", plain(drawn.out))

@@ -692,7 +692,8 @@ def test_down_and_up_again(server: Postgres, db: Shell) -> None:
     assert "Created" in Shell(db.work.parent, DATABASE_URL=server.url(name))("db", "migrate", "--create", ok=True).err
 
 
-@pytest.mark.parametrize("revision", ["v1.0.0", pytest.param("v1.1.0", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("revision", ["v1.0.0", "v1.1.0"])
 def test_from_every_older_revision_with_what_it_held(db: Shell, real_ledger: Book, revision: str) -> None:
     """Down and up again, and a dump of the older schema: the tables are those of before, also where it could not tell."""
     db("db", "close-position", "--symbol", "BTCUSDT", "--exit-price", "51000", ok=True)

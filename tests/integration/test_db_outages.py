@@ -140,6 +140,7 @@ def test_a_full_server_has_a_connection_for_whoever_waits(victim: Victim, db: Sh
     assert ended(process) == Ran(0, "1\n", "")
 
 
+@pytest.mark.slow
 def test_an_own_server_that_is_just_stopping_is_no_missing_one(victim: Victim, tmp_path: Path) -> None:
     victim.start()
     shell = Shell(tmp_path, ATB_HOME=str(victim.home))

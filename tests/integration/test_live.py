@@ -45,6 +45,7 @@ def test_it_is_what_the_backtest_does(shell: Shell, strategy: str, exits: tuple[
     shell("db", "verify", ok=True)
 
 
+@pytest.mark.slow
 def test_two_symbols_on_one_account(shell: Shell) -> None:
     two = ("--symbol", "ETHUSDT", "--data", str(CANDLES))
     ran = shell("live", "sma_cross", *REPLAY, *two, "--days", "20", ok=True)

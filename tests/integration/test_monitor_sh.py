@@ -83,6 +83,7 @@ def test_all_is_well_then_a_loop_that_is_dead_is_told_once(made: tuple[Watch, Bo
     assert watch.run().returncode == 0 and watch.sent() == ""
 
 
+@pytest.mark.slow
 def test_a_frozen_process(made: tuple[Watch, Book]) -> None:
     watch, _ = made
     watch.engine.process.send_signal(signal.SIGSTOP)

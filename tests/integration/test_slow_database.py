@@ -38,6 +38,7 @@ def away(engine: Engine) -> bool:
     return engine.executor.journal.away
 
 
+@pytest.mark.slow
 def test_a_stop_does_not_wait_for_a_slow_database(server: Postgres, tmp_path: Path) -> None:
     with desk(deposits={"USDT": "10000", "BNB": "3"}) as case:
         engine = Engine(server, case, home=tmp_path)

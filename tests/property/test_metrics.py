@@ -84,6 +84,7 @@ class Independent:
         return depth, close[trough], None if recovered is None else close[recovered]
 
 
+@pytest.mark.slow
 def test_statistics_of_many_curves() -> None:
     seen = {"recovered": 0, "not recovered": 0, "n/a": 0}
     for seed in range(CURVES):

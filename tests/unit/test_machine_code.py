@@ -32,6 +32,7 @@ def load_anew(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert callable(machine_code.load(cache))
 
 
+@pytest.mark.slow
 def test_what_must_not_be_trusted_is_compiled_anew(
     tmp_path: Path, compiled: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

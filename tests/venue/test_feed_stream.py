@@ -49,6 +49,7 @@ def test_a_close_is_decided_as_soon_as_it_is_told(tmp_path: Path) -> None:
     assert [event.code for event in market.events] == ["stream_live"]
 
 
+@pytest.mark.slow
 def test_what_is_told_need_not_be_asked_for(tmp_path: Path) -> None:
     asked = {}
     for name in ("with", "without"):
