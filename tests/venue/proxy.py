@@ -75,9 +75,15 @@ class _Handler(socketserver.StreamRequestHandler):
         )
         with socket.create_connection((self.proxy.server.hostname or "", self.proxy.server.port or 0)) as there:
             there.sendall(head + b"\r\n")
-            threading.Thread(target=self._pipe, args=(there,), daemon=True).start()
-            while some := there.recv(65_536):
-                self.connection.sendall(some)
+            client = threading.Thread(target=self._pipe, args=(there,), daemon=True)
+            client.start()
+            try:
+                while some := there.recv(65_536):
+                    self.connection.sendall(some)
+            finally:  # the other direction ends with this one, before the files of this request are closed
+                with contextlib.suppress(OSError):
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                client.join(5.0)
 
     def _pipe(self, there: socket.socket) -> None:
         """What the client says meanwhile: the body of its request, or its part of a WebSocket."""
