@@ -101,10 +101,7 @@ def _position(world: ChaosWorld, s: int) -> Iterator[Finding]:
     state, balance = world.session.state, world.exchange.balances().get(symbol.base)
     held, there = state.held(s), balance.total if balance else Decimal(0)
     apart = state.dust.get(symbol.base, Decimal(0))
-    past = state.books.history.get((symbol.market, symbol.id), [])
-    pieces = sum(fill.side == "sell" and fill.venue_trade_id.startswith(DUST) for fill in past)
-    # Each of them is less than a lot. They stay apart until a position of the symbol has all it was to have.
-    if not world.draw.owner and (held + apart != there or apart >= rules.lot * max(pieces, 1)):
+    if not world.draw.owner and (held + apart != there or apart >= rules.lot):
         yield Finding("orphan position", f"{symbol.id}: {held} by the books and {apart} apart, {there} at the exchange")
     if state.position(s).qty != int(held // rules.lot):
         yield Finding(

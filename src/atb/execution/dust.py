@@ -58,7 +58,8 @@ def dust_entries(state: TradingState, s: int, too_little: bool, at: datetime, se
     p, held = state.position(s), state.held(s)
     if p.target_qty == 0 and held > 0 and (p.qty == 0 or too_little):
         return _moved(state, s, -held, at, session_id)
-    return dust_back(state, s, at, session_id) if p.qty > 0 and p.target_qty == p.qty else []
+    # Into a position that has all it was to have, or is to be sold now: an order to come names it, too.
+    return dust_back(state, s, at, session_id) if p.qty > 0 and p.target_qty in (0, p.qty) else []
 
 
 def dust_back(state: TradingState, s: int, at: datetime, session_id: int | None) -> list[Entry]:
