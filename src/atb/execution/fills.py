@@ -43,9 +43,9 @@ def book_fills(executor: Executor, s: int, since_ms: int | None = None) -> None:
         new = [fill for fill in broker.fills(symbol, _since_ms(state, s, since_ms)) if _is_news(state, s, fill)]
         foreign = [fill for fill in new if not order_of(state, fill)]
         late = behind(executor, s, foreign)
-        by_hand_sold = any(fill.side == "sell" for fill in foreign)
-        seen = broker.open_orders([symbol]) if by_hand_sold else []
-        sold = _sold(executor, s, seen) if by_hand_sold else {}
+        others_sold = any(fill.side == "sell" for fill in foreign)
+        seen = broker.open_orders([symbol]) if others_sold else []
+        sold = _sold(executor, s, seen) if others_sold else {}
     except NOT_TOLD:
         return
     if executor.revive([*late, *seen]):  # which knows its executions now

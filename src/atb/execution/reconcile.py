@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from itertools import combinations
+from itertools import chain, combinations
 from typing import NamedTuple
 
 from atb.core.errors import Disagreement
@@ -200,13 +200,16 @@ def explaining(
     still, or was in the first balance already. If none is, one that is to within less than `near`, as exchanges round. If none
     is, those since the last agreement happened all the same, as far as the two clocks can tell.
     """
+
+    def off(some: Sequence[SeenTransfer]) -> Decimal:
+        return abs(sum((leg.amount for leg in some), ZERO) - differs)
+
     newest = sorted(legs, key=lambda leg: leg.at, reverse=True)
     tried = newest[:MOST_LEGS]
-    selections = [newest, *(list(some) for count in range(len(tried) + 1) for some in combinations(tried, count))]
-    off = [abs(sum((leg.amount for leg in some), ZERO) - differs) for some in selections]
-    least = min(off)
-    if least == 0 or least < near:
-        return selections[off.index(least)][::-1]
+    selections = chain.from_iterable(combinations(tried, count) for count in range(len(tried) + 1))
+    nearest = min([tuple(newest), *selections], key=off)  # of those that are equally near the first
+    if off(nearest) == 0 or off(nearest) < near:
+        return [*nearest][::-1]
     return [leg for leg in newest[::-1] if since is not None and leg.at > since + CLOCKS_DIFFER]
 
 
