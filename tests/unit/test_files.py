@@ -367,6 +367,8 @@ def test_any_bytes_as_csv_are_refused_but_never_a_crash(tmp_path: Path, content:
     st.text(st.characters(codec="utf-8", exclude_characters='\n\r,"'), max_size=9),
 )
 @example(2, "open", "OPEN")
+@example(2, "open", "0\x85")  # Python's float() takes both of these
+@example(2, "open", "\u0663")
 def test_a_spoilt_field_is_refused_at_its_own_line(tmp_path: Path, line: int, name: str, text: str) -> None:
     path = written(tmp_path / "a.csv", with_field(line, name, text))
     try:

@@ -96,7 +96,7 @@ def _explain(path: Path, header: list[str], delimiter: str, numbers: tuple[str, 
             return f": line {line} has {len(fields)} columns, the header has {len(header)}."
         for name, field in zip(header, fields, strict=True):
             if plain(name) in numbers and field and not _is_number(field):
-                return f": column {plain(name)}, line {line}: '{field[:40]}' is not a number."
+                return f": column {plain(name)}, line {line}: {field[:40]!r} is not a number."
     return f" holds no {rows}." if line <= 1 else ""
 
 
@@ -107,9 +107,11 @@ def _fields(line: str, delimiter: str) -> list[str]:
 
 
 def _is_number(text: str) -> bool:
+    """As Arrow takes it: Python's float() knows more digits, and more kinds of blanks around them."""
+    digits = text.strip(" \t")
     with contextlib.suppress(ValueError):
-        float(text)
-        return "_" not in text
+        float(digits)
+        return digits.isascii() and digits == digits.strip() and "_" not in digits
     return False
 
 

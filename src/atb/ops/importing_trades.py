@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -69,7 +70,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     except UnicodeDecodeError:
         raise DataError(f"{path} is no text in UTF-8.", "Save it as CSV.") from None
     try:
-        return _checked_rows(path, csv.DictReader(text.splitlines()))
+        return _checked_rows(path, csv.DictReader(io.StringIO(text, newline="")))
     except csv.Error as error:
         raise DataError(f"{path} is no CSV: {error}.") from None
 
@@ -82,8 +83,7 @@ def _checked_rows(path: Path, reader: csv.DictReader[str]) -> list[tuple[int, di
             f"It needs {', '.join(NEEDED)}; {', '.join(OPTIONAL)} if known.",
         )
     rows = [
-        (number, {key: (value or "").strip() for key, value in row.items() if key})
-        for number, row in enumerate(reader, 2)
+        (reader.line_num, {key: (value or "").strip() for key, value in row.items() if key}) for row in reader
     ]
     if not rows:
         raise DataError(f"{path} has no executions.")
