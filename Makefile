@@ -11,8 +11,7 @@ CHAOS_RUNS ?= 1000
 JOBS ?= 4
 # The suites start thousands of processes; without bytecode each would compile every module anew.
 unexport PYTHONDONTWRITEBYTECODE
-# In the order of their names: files of a few long tests are not the last that begin.
-PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+PYTEST := $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: help setup dev demo test check slow chaos chaos-database bench lock clean
 
