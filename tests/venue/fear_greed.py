@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
+
+from tests.venue.served import Served
 
 Day = dict[str, Any]
 
@@ -18,22 +19,13 @@ def days(*values: float, first_ms: int) -> list[Day]:
     ]
 
 
-class FearGreed:
-    """A context manager; `url` is its root. answers: bodies or statuses that it gives first, one a request."""
+class FearGreed(Served):
+    """answers: bodies or statuses that it gives first, one a request."""
 
     def __init__(self, known: list[Day], *answers: bytes | int) -> None:
         self.days, self.answers, self.asked = known, list(answers), 0
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"server_of": self}))
-        self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}/fng"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
+        super().__init__(ThreadingHTTPServer, _Handler)
+        self.url += "/fng"
 
     def answer(self) -> tuple[int, bytes]:
         self.asked += 1

@@ -4,45 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import socketserver
 import threading
-from typing import Self
+from base64 import b64encode
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from urllib.parse import urlsplit
+
+from tests.venue.served import Served
 
 REFUSAL = b"HTTP/1.1 %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-class Proxy:
-    """`url`: of itself. `asked`: the first line of each request, and whether it knew the password. `heard`: in tunnels."""
+class Proxy(Served):
+    """`url`: of itself, with its password. `asked`: of each request the method and where to. `tunnelled`: what began in tunnels.
+
+    password: without a right one each request is refused. status: all are refused with it.
+    """
 
     def __init__(self, server_url: str, password: str = "", status: str = "") -> None:
+        super().__init__(ThreadingTCPServer, _Handler)
         self.server = urlsplit(server_url)
-        self.password, self.status = password, status
+        self.status = status
         self.asked: list[str] = []
         self.tunnelled = b""
-        self._tcp = socketserver.ThreadingTCPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": self}))
-        self._tcp.daemon_threads = True
-        self.port = self._tcp.server_address[1]
         self.url = f"http://{f'me:{password}@' if password else ''}127.0.0.1:{self.port}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._tcp.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._tcp.shutdown()
-        self._tcp.server_close()
+        self.word = b64encode(f"me:{password}".encode()) if password else b""
 
 
-class _Handler(socketserver.StreamRequestHandler):
-    proxy: Proxy
+class _Handler(StreamRequestHandler):
+    """One request a connection."""
+
+    server_of: Proxy
 
     def handle(self) -> None:
         with contextlib.suppress(OSError):
-            while line := self.rfile.readline():
-                headers = self._headers()
-                if not self._answer(line.decode().split(), headers):
-                    return
+            if words := self.rfile.readline().decode().split():
+                self._answer(words, self._headers())
 
     def _headers(self) -> list[bytes]:
         headers: list[bytes] = []
@@ -50,11 +46,10 @@ class _Handler(socketserver.StreamRequestHandler):
             headers.append(line)
         return headers
 
-    def _answer(self, words: list[str], headers: list[bytes]) -> bool:
-        """Whether the connection goes on."""
-        proxy = self.proxy
+    def _answer(self, words: list[str], headers: list[bytes]) -> None:
+        proxy = self.server_of
         proxy.asked.append(" ".join(words[:2]))
-        if proxy.password and not any(header.lower().startswith(b"proxy-authorization: basic") for header in headers):
+        if proxy.word and not any(_tells(header, proxy.word) for header in headers):
             self.wfile.write(REFUSAL % b"407 Proxy Authentication Required")
         elif proxy.status:
             self.wfile.write(REFUSAL % proxy.status.encode())
@@ -63,18 +58,15 @@ class _Handler(socketserver.StreamRequestHandler):
             proxy.tunnelled += self.connection.recv(10)
         else:
             self._forward(words, headers)
-        return False
 
     def _forward(self, words: list[str], headers: list[bytes]) -> None:
-        asked = urlsplit(words[1])
+        asked, server = urlsplit(words[1]), self.server_of.server
         path = asked.path + (f"?{asked.query}" if asked.query else "")
         kept = [h for h in headers if not h.lower().startswith((b"proxy-", b"connection: keep"))]
-        upgrade = any(h.lower().startswith(b"upgrade:") for h in headers)
-        head = (
-            f"{words[0]} {path} HTTP/1.1\r\n".encode() + b"".join(kept) + (b"" if upgrade else b"Connection: close\r\n")
-        )
-        with socket.create_connection((self.proxy.server.hostname or "", self.proxy.server.port or 0)) as there:
-            there.sendall(head + b"\r\n")
+        if not any(h.lower().startswith(b"upgrade:") for h in headers):
+            kept.append(b"Connection: close\r\n")
+        with socket.create_connection((server.hostname or "", server.port or 0)) as there:
+            there.sendall(f"{words[0]} {path} HTTP/1.1\r\n".encode() + b"".join(kept) + b"\r\n")
             client = threading.Thread(target=self._pipe, args=(there,), daemon=True)
             client.start()
             try:
@@ -90,3 +82,8 @@ class _Handler(socketserver.StreamRequestHandler):
         with contextlib.suppress(OSError):
             while some := self.rfile.read1(65_536):
                 there.sendall(some)
+
+
+def _tells(header: bytes, word: bytes) -> bool:
+    name, _, value = header.partition(b":")
+    return name.lower() == b"proxy-authorization" and value.split()[1:] == [word]

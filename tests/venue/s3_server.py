@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
+from tests.venue.served import Served
+
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>'
 DATE = "2026-01-02T03:04:05.000Z"
 HTTP_DATE = "Fri, 02 Jan 2026 03:04:05 GMT"
@@ -167,10 +169,5 @@ def s3_server() -> Iterator[tuple[str, Bucket]]:
     """Its URL, and what is in its bucket."""
     bucket = Bucket()
     handler = type("Handler", (Handler,), {"bucket": bucket})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", bucket
-    finally:
-        server.shutdown()
-        server.server_close()
+    with Served(ThreadingHTTPServer, handler) as server:
+        yield server.url, bucket

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from atb.venue.ccxt_signed import SignedSession
 from atb.venue.rate_budget import LIMITS, Priority, RateBudget
 from tests.venue.broker_case import BTC, NOW, PATIENCE, Case, desk
 from tests.venue.exchange import Fault
+from tests.venue.served import Served
 
 ccxt = pytest.importorskip("ccxt")
 
@@ -148,13 +148,11 @@ class Redirecting(BaseHTTPRequestHandler):
 
 def test_nobody_forwards_an_order_elsewhere() -> None:
     with desk() as case:
-        http = HTTPServer(("127.0.0.1", 0), type("To", (Redirecting,), {"elsewhere": case.server.url}))
-        threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
-        session = SignedSession("binance", f"http://127.0.0.1:{http.server_address[1]}", PATIENCE, case.key)
-        with pytest.raises(OrderUnknown):
-            BinanceBroker(session, [BTC]).place(case.order(), case.window())
-        http.shutdown()
-        http.server_close()
+        handler = type("To", (Redirecting,), {"elsewhere": case.server.url})
+        with Served(HTTPServer, handler) as server:
+            session = SignedSession("binance", server.url, PATIENCE, case.key)
+            with pytest.raises(OrderUnknown):
+                BinanceBroker(session, [BTC]).place(case.order(), case.window())
         assert case.server.requests == [] and case.account.orders == []
 
 

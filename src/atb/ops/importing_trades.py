@@ -82,9 +82,7 @@ def _checked_rows(path: Path, reader: csv.DictReader[str]) -> list[tuple[int, di
             f"{path}: the header lacks {', '.join(missing)}.",
             f"It needs {', '.join(NEEDED)}; {', '.join(OPTIONAL)} if known.",
         )
-    rows = [
-        (reader.line_num, {key: (value or "").strip() for key, value in row.items() if key}) for row in reader
-    ]
+    rows = [(reader.line_num, {key: (value or "").strip() for key, value in row.items() if key}) for row in reader]
     if not rows:
         raise DataError(f"{path} has no executions.")
     return rows

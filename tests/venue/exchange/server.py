@@ -12,7 +12,6 @@ from collections.abc import Callable
 from email.utils import formatdate
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.venue.exchange import binance, coinbase, control
@@ -27,14 +26,15 @@ from tests.venue.exchange.faults import (
     Plan,
 )
 from tests.venue.exchange.wire import Call, Handler, Reply, Request
+from tests.venue.served import Served
 
 ROUTES: dict[tuple[str, str], Handler] = {**binance.ROUTES, **coinbase.ROUTES}
 FOREVER_S = 30.0
 Answer = Callable[[], Reply]
 
 
-class Loopback:
-    """The server: a context manager. `url` is its root, `requests` what came in (also those that were spoilt).
+class Loopback(Served):
+    """The server: `requests` is what came in (also those that were spoilt).
 
     `controlled` adds the endpoints by which another process moves the market: see control.py.
     """
@@ -48,18 +48,11 @@ class Loopback:
         self.plan = Plan(faults, seed)
         self._lock = threading.Lock()
         self.routes = {**ROUTES, **control.routes(self.plan)} if controlled else ROUTES
-        self._http = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), {"server_of": self}))
-        self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
-        return self
+        super().__init__(ThreadingHTTPServer, _Handler, port)
 
     def __exit__(self, *error: object) -> None:
         self.closing.set()
-        self._http.shutdown()
-        self._http.server_close()
+        super().__exit__(*error)
 
     def add(self, *faults: Fault) -> None:
         """From now on."""
