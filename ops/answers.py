@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from atb.app import App
 from atb.core.errors import AtbError
+from atb.settings import load_settings
 from atb.venue.reachable import reachable
 
 
 def answers() -> bool:
     try:
-        settings = App().settings
+        settings = load_settings()
         return reachable("binance", settings.url("binance"), rates=settings.rates)
-    except AtbError:  # an odd setting: the command that needs it says so
+    except AtbError:  # an odd setting, or a proxy that cannot be used: the command that needs it says so
         return True
 
 

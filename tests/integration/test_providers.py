@@ -184,6 +184,21 @@ def test_without_network_the_stored_candles_are_used_and_it_is_said(tmp_path: Pa
         assert beyond.code == 4 and "refused the connection" in beyond.message
 
 
+def test_a_proxy_that_cannot_be_used_is_no_absent_exchange(tmp_path: Path) -> None:
+    with Loopback(exchange("binance")) as server:
+        shell = shell_at(tmp_path, "binance", server.url)
+        backtest(shell, "binance", *RANGE)
+    at = {"ATB_BINANCE_API_URL": "http://exchange.invalid", "HTTP_PROXY": "socks5://me:secret@p:1080"}
+    inside = backtest(shell, "binance", *RANGE, env=at)
+    assert untimed(inside)["data"][0]["rows"] == RANGE_HOURS and inside.err == ""
+    recent = backtest(shell, "binance", "--days", "20", env=at)
+    assert recent.code == 2 and "HTTP_PROXY" in recent.message and "socks5" in recent.message
+    assert "secret" not in recent.err
+    assert backtest(shell, "binance", "--days", "20", "--offline", env=at).code == 0
+    either = shell("backtest", "sma_cross", "--symbol", "BTCUSDT", "--provider", "binance,coinbase", env=at)
+    assert either.code == 2 and either.message == recent.message
+
+
 def test_offline_asks_nobody(tmp_path: Path) -> None:
     with Loopback(exchange("binance")) as server:
         shell = shell_at(tmp_path, "binance", server.url)

@@ -74,6 +74,8 @@ def test_a_proxy_that_cannot_be_used_is_named_by_its_variable(monkeypatch: pytes
     with pytest.raises(UsageError, match="HTTPS_PROXY") as told:
         Session("binance", None, ONCE)
     assert "NO_PROXY" in told.value.hint
+    with pytest.raises(UsageError, match="HTTPS_PROXY"):
+        reachable("binance")
 
 
 def test_requests_go_through_the_proxy_and_nowhere_else(

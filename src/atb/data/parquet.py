@@ -87,12 +87,20 @@ def explained(shown: str, remedy: str = "Mend it: atb data cache-manager repair"
         yield
     except FileNotFoundError:
         raise
-    except PermissionError as error:  # Arrow's own have no strerror
-        hint = f"Who may: ls -ld '{shown}'. Make it readable, or name another folder: ATB_CANDLES, or ATB_HOME for all of it."
-        raise DataError(f"{shown} cannot be read: {error.strerror or 'Permission denied'}.", hint) from None
+    except PermissionError as error:
+        raise unreadable(shown, error.strerror or "Permission denied") from None  # Arrow's own have no strerror
     except (pa.ArrowException, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         said = str(error).split("\n")[0].rstrip(".")
         raise DataError(f"{shown} is damaged: {said}.", remedy) from None
+
+
+def unreadable(shown: str, why: object) -> DataError:
+    """The error for a file or folder of the store that the system does not let us read."""
+    who = f"Who may: ls -ld '{shown}'."
+    return DataError(
+        f"{shown} cannot be read: {why}.",
+        f"{who} Make it readable, or name another folder: ATB_CANDLES, or ATB_HOME for all of it.",
+    )
 
 
 def _groups(file: pq.ParquetFile, low_ms: int, high_ms: int) -> list[int] | None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from atb.core.errors import DataError
 from atb.core.timeframe import LATEST_MS, timeframe_ms
 from atb.data.layout import FETCHED, LEVELS, PART, Part, SeriesKey, level_of, part_name
-from atb.data.parquet import Facts, encoded, read_columns, read_facts
+from atb.data.parquet import Facts, encoded, read_columns, read_facts, unreadable
 from atb.data.places import Entry, LocalPlace, Place, open_place
 from atb.data.usage import NOT_COUNTED, Usage
 from atb.data.validation import check_candles
@@ -232,7 +232,7 @@ class CandleStore:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise _unreadable(self.place.shown_path(path), error) from None
+            raise unreadable(self.place.shown_path(path), error.strerror or error) from None
 
     def _changed(self, path: str, change: Callable[[], T]) -> T:
         try:
@@ -307,10 +307,3 @@ def _without_repeats(columns: list[npt.NDArray[Any]], where: str) -> list[npt.ND
                 "Mend it: atb data cache-manager repair, or import the right candles with --replace.",
             )
     return [column[~repeats] for column in columns]
-
-
-def _unreadable(path: str, error: OSError) -> DataError:
-    hint = (
-        f"Who may: ls -ld '{path}'. Make it readable, or name another folder: ATB_CANDLES, or ATB_HOME for all of it."
-    )
-    return DataError(f"{path} cannot be read: {error.strerror or error}.", hint)
