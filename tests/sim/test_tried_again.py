@@ -10,6 +10,7 @@ import pytest
 
 from atb.execution.closing import Closing
 from atb.execution.closing_executor import executor_of
+from atb.execution.dust import moved
 from atb.execution.spooling_journal import SpoolingJournal
 from atb.ledger.connect import Where, connect
 from atb.ledger.entries import Entry
@@ -132,6 +133,18 @@ def test_a_close_that_gives_up_protects_what_it_could_not_sell(held: Held) -> No
     closing._run = until_it_gives_up  # type: ignore[method-assign]
     outcome = closing.run(others=False)
     assert outcome.left and "no stop" not in outcome.left[0].protection and stops(world, s)
+
+
+def test_a_close_sells_what_was_kept_apart_with_what_is_held(held: Held) -> None:
+    """Else what is left of both is more than a lot, and told as dust."""
+    world, s = held
+    symbol, rules = world.traded[s]
+    half = rules.lot / 2
+    world.session.journal.append(moved(world.session.state, s, -half, world.executor.now(), world.session.id))
+    executor = executor_of(world.session.account, world.broker, world.session.journal, world.events.append)
+    outcome = Closing(executor, reason="test", by="test", trying_s=0.5).run(others=False)
+    assert outcome.flat_after_s is not None and sum(qty for _, qty in outcome.dust) < rules.lot
+    assert world.exchange.balances()[symbol.base].total < rules.lot
 
 
 def beside(world: World, *entries: Entry) -> None:

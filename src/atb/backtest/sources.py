@@ -6,6 +6,7 @@ span and the history before it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -331,9 +332,12 @@ class StoreSource:
         download(self.key, self.symbol, low, high, self.around, ATTEMPTS if self._can_fetch() else 1)
 
     def _wants_history(self) -> bool:
-        """History before a given start is worth asking for; before all that is stored it is not, nor of a dead exchange."""
+        """History before a given start is worth asking for; before all that is stored it is not, nor of a dead exchange, nor
+        where its proxy cannot be used."""
         span = self.request.span
-        return (span.start_ms is not None or span.days is not None) and self._can_fetch()
+        with contextlib.suppress(UsageError):
+            return (span.start_ms is not None or span.days is not None) and self._can_fetch()
+        return False
 
     def describe(self) -> str:
         return f"{self.venue} candles, stored under {self.around.store.where(self.key)}"

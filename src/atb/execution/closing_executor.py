@@ -70,9 +70,12 @@ class ClosingExecutor(Executor):
             p.stop, p.stop_reason = float(last.stop_price or "nan"), STOP_LOSS
 
     def _move_dust(self, s: int) -> None:
-        """Not by what a host last knew: the ledger may know better. Nor what could be sold."""
-        if not self.journal.away and not self.could_be_sold(s):
+        """Not by what a host last knew: the ledger may know better."""
+        if not self.journal.away:
             super()._move_dust(s)
+
+    def _is_too_little(self, s: int) -> bool:
+        return not self.could_be_sold(s)
 
     def _long_ago(self, order: Order) -> bool:
         if order.client_order_id not in self.own:

@@ -57,7 +57,7 @@ def dust_entries(state: TradingState, s: int, too_little: bool, at: datetime, se
         return []
     p, held = state.position(s), state.held(s)
     if p.target_qty == 0 and held > 0 and (p.qty == 0 or too_little):
-        return _moved(state, s, -held, at, session_id)
+        return moved(state, s, -held, at, session_id)
     # Into a position that has all it was to have, or is to be sold now: an order to come names it, too.
     return dust_back(state, s, at, session_id) if p.qty > 0 and p.target_qty in (0, p.qty) else []
 
@@ -66,12 +66,12 @@ def dust_back(state: TradingState, s: int, at: datetime, session_id: int | None)
     """What moves the dust of symbol s, if there is any, into its position."""
     base = state.traded[s].symbol.base
     there = min(state.dust.get(base, ZERO), state.books.assets.get(base, ZERO))
-    return _moved(state, s, there, at, session_id) if there > 0 else []
+    return moved(state, s, there, at, session_id) if there > 0 else []
 
 
 @exactly
-def _moved(state: TradingState, s: int, qty: Decimal, at: datetime, session_id: int | None) -> list[Entry]:
-    """Of `qty` base units, negative: out of the position."""
+def moved(state: TradingState, s: int, qty: Decimal, at: datetime, session_id: int | None) -> list[Entry]:
+    """The entries for `qty` base units of symbol s, negative: out of the position."""
     symbol, books = state.traded[s].symbol, state.books
     last = books.history[symbol.market, symbol.id][-1]
     at = last.at if qty < 0 and last.side == "sell" else at  # the trade ended when it was sold

@@ -140,10 +140,13 @@ class Executor(Journaled):
         return self.told.offers(s, self.state.held(s), self.broker.now_ms())
 
     def _move_dust(self, s: int) -> None:
-        too_little = self.offers(s).dust
-        entries = dust_entries(self.state, s, too_little, self.now(), self.session_id)
+        entries = dust_entries(self.state, s, self._is_too_little(s), self.now(), self.session_id)
         if entries:
             self.append(entries)
+
+    def _is_too_little(self, s: int) -> bool:
+        """Of what is held nothing can be sold, as the exchange says."""
+        return self.offers(s).dust
 
     def _carry_out(self, s: int, step: Step) -> bool:
         """Whether something changed, so that the plan may go on."""
