@@ -199,6 +199,17 @@ def test_a_proxy_that_cannot_be_used_is_no_absent_exchange(tmp_path: Path) -> No
     assert either.code == 2 and either.message == recent.message
 
 
+def test_nor_does_it_matter_where_only_history_is_missing(tmp_path: Path) -> None:
+    with Loopback(exchange("binance")) as server:
+        shell = shell_at(tmp_path, "binance", server.url)
+        backtest(shell, "binance", "--start", "2024-03-01", "--end", "2024-04-01")
+        ((first, _),) = parts(shell, "binance")
+    at = {"ATB_BINANCE_API_URL": "http://exchange.invalid", "HTTP_PROXY": "socks5://p:1080"}
+    begin = iso(START_MS + first * HOUR_MS)
+    ran = backtest(shell, "binance", "--start", begin, "--end", "2024-04-01", env=at)
+    assert untimed(ran)["data"][0]["first"] == begin
+
+
 def test_offline_asks_nobody(tmp_path: Path) -> None:
     with Loopback(exchange("binance")) as server:
         shell = shell_at(tmp_path, "binance", server.url)
