@@ -29,6 +29,7 @@ from atb.ledger.embedded.place import place_of
 from atb.ledger.embedded.process import command_line, members, postmaster
 from tests.database import postgres
 from tests.integration.shell import Shell
+from tests.seeds import thinned
 
 ROOT = Path(__file__).resolve().parents[2]
 PORT = 21_000 + os.getpid() * 41 % 9_000
@@ -264,7 +265,7 @@ def test_busy_orphans_are_ended(home: Path) -> None:
         assert ask(start(home, first_port=PORT), "SELECT 1") == 1
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.08, 0.14, 0.2, 0.28, 0.36, 0.44, 0.52, 0.6, 0.7])
+@pytest.mark.parametrize("delay_s", thinned([0.0, 0.08, 0.14, 0.2, 0.28, 0.36, 0.44, 0.52, 0.6, 0.7], 3))
 def test_killed_creation_is_done_again(home: Path, delay_s: float) -> None:
     """Counted from the moment when it begins to make files: a Python's start takes its own time."""
     process = starting(home)
@@ -316,6 +317,7 @@ def test_parent_killed_with_its_group_leaves_the_server(home: Path) -> None:
         assert str(Path(f"/proc/{server.pid}/fd/0").readlink()) == "/dev/null"
 
 
+@pytest.mark.slow
 def test_server_of_another_container(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There its pid says nothing; the lock that it holds does."""
     server = start(home, first_port=PORT)
@@ -381,6 +383,7 @@ def test_no_port_left(home: Path) -> None:
 # Folders and users
 
 
+@pytest.mark.slow
 def test_long_odd_path(homes: Callable[[], Path]) -> None:
     """Longer than a socket's path may be, with characters that need quoting anywhere."""
     home = homes() / ("x" * 90) / 'it\'s, a "home" $HOME äß' / ("y" * 60)
@@ -427,6 +430,7 @@ def with_less(home: Path, option: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @as_root
 def test_root_in_a_container_without_dac_read_search(home: Path) -> None:
     home.parent.chmod(0o700)
@@ -438,6 +442,7 @@ def test_root_in_a_container_without_dac_read_search(home: Path) -> None:
     assert with_less(home, "--bounding-set=-dac_read_search,-sys_ptrace,-sys_admin").returncode == 0
 
 
+@pytest.mark.slow
 @as_root
 def test_root_who_can_keep_no_capability(home: Path, open_folder: Path) -> None:
     home.mkdir()
@@ -474,6 +479,7 @@ def test_another_users_database(open_folder: Path) -> None:
     assert process.returncode != 0 and "belongs to another user" in error
 
 
+@pytest.mark.slow
 @as_root
 def test_data_that_root_restored(home: Path) -> None:
     first = start(home, first_port=PORT)
@@ -661,6 +667,7 @@ def test_systemd_that_refuses_a_scope(home: Path, tmp_path: Path, monkeypatch: p
     assert any("control group" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_systemd_that_gives_a_scope(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     giving = tmp_path / "systemd-run"
     giving.write_text(

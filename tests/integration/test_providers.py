@@ -19,6 +19,7 @@ from atb.data.layout import SeriesKey
 from atb.data.store import CandleStore
 from tests.conftest import START_MS, random_candles
 from tests.integration.shell import Ran, Shell
+from tests.seeds import thinned
 from tests.venue.loopback import Exchange, Fault, Loopback, Rows
 
 HOUR_MS = 3_600_000
@@ -28,7 +29,7 @@ PER_PAGE = {"binance": 1000, "coinbase": 300}
 COUNT = 3500
 RANGE = ("--start", "2024-01-02", "--end", "2024-05-01")  # inside the COUNT candles
 RANGE_HOURS = (parse_time_ms(RANGE[3], "") - parse_time_ms(RANGE[1], "")) // HOUR_MS
-venues = pytest.mark.parametrize("venue", NAMES)
+venues = pytest.mark.parametrize("venue", thinned(NAMES, 2))
 
 
 def rows(count: int = COUNT, start_ms: int = START_MS) -> Rows:
@@ -317,7 +318,8 @@ def interrupted(
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "said"), [(signal.SIGINT, 130, "Interrupted."), (signal.SIGTERM, -15, "Terminated.")]
+    ("number", "code", "said"),
+    thinned([(signal.SIGINT, 130, "Interrupted."), (signal.SIGTERM, -15, "Terminated.")], 2),
 )
 def test_an_interruption_keeps_whole_pages_and_the_next_run_goes_on(
     tmp_path: Path, number: signal.Signals, code: int, said: str
