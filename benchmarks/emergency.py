@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -21,6 +20,7 @@ from atb.ledger.migrate import migrate
 from benchmarks.ledger import FIRST_PORT, MIGRATIONS
 from benchmarks.measure import Row
 from benchmarks.shell import ATB
+from tests.venue.exchange_process import ExchangeProcess
 
 ROOT = Path(__file__).resolve().parents[1]
 PRICES = {"BTCUSDT": "40000", "ETHUSDT": "2500", "SOLUSDT": "100", "ADAUSDT": "50", "XRPUSDT": "60"}
@@ -38,33 +38,26 @@ def closing(quick: bool) -> list[Row]:
 
 
 def _flat_after_s(fault: dict[str, Any] | None) -> float:
-    with tempfile.TemporaryDirectory() as folder, _exchange() as told:
+    with tempfile.TemporaryDirectory() as folder, _exchange() as exchange:
         home = Path(folder)
         server = start(home, first_port=FIRST_PORT)
         try:
             migrate(where_of(server), MIGRATIONS)
-            env = {**os.environ, "ATB_HOME": folder, "PRICES": json.dumps(PRICES), **_keys(told)}
+            env = {**os.environ, "ATB_HOME": folder, "PRICES": json.dumps(PRICES), **exchange.address, **exchange.keys}
             env.pop("DATABASE_URL", None)
             with _engine(env):
                 if fault is not None:
-                    _ask(told["url"], "fault", {**fault, "every": 3})
+                    exchange.control("fault", **fault, every=3)
                 begun = time.time()
                 subprocess.run([ATB, "db", "emergency-close-all"], env=env, cwd=folder, capture_output=True, check=True)
-            return _last_sale_s(told["url"]) - begun
+            return _last_sale_s(exchange) - begun
         finally:
             stop(home)
 
 
-@contextmanager
-def _exchange() -> Iterator[dict[str, Any]]:
+def _exchange() -> ExchangeProcess:
     symbols = [each for name, price in PRICES.items() for each in ("--symbol", f"{name}:{name[:-4]}:USDT:{price}")]
-    command = [sys.executable, "-m", "tests.venue.exchange", *symbols, "--history", "5"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield json.loads(process.stdout.readline())
-        finally:
-            process.kill()
+    return ExchangeProcess(*symbols, "--history", "5")
 
 
 @contextmanager
@@ -82,21 +75,9 @@ def _engine(env: dict[str, str]) -> Iterator[None]:
             process.kill()
 
 
-def _keys(told: dict[str, Any]) -> dict[str, str]:
-    return {
-        "ATB_BINANCE_API_URL": told["url"], "BINANCE_API_KEY": told["key"], "BINANCE_API_SECRET": told["secret"],
-    }  # fmt: skip
-
-
-def _ask(url: str, name: str, body: dict[str, Any] | None = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(urllib.request.Request(f"{url}/control/{name}", data=data), timeout=10) as answer:
-        return json.load(answer)
-
-
-def _last_sale_s(url: str) -> float:
+def _last_sale_s(exchange: ExchangeProcess) -> float:
     """By the exchange's clock, which is this machine's."""
-    state = _ask(url, "state")["accounts"]["main"]
+    state = exchange.account
     coins = {name: Decimal(b["free"]) + Decimal(b["locked"]) for name, b in state["balances"].items() if name != "USDT"}
     if any(qty > Decimal("0.00001") for qty in coins.values()):
         raise RuntimeError(f"It is not flat: {coins}")

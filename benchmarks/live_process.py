@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import subprocess
 import sys
 import tempfile
@@ -12,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 from atb.core.timeframe import SystemClock, moment
 from atb.core.types import MarketRules, Symbol
@@ -30,6 +28,7 @@ from benchmarks.ledger import FIRST_PORT, MIGRATIONS
 from benchmarks.live import MANY, POLICY
 from benchmarks.measure import Row
 from benchmarks.shell import ATB, environment
+from tests.venue.exchange_process import ExchangeProcess
 
 ROOT = Path(__file__).resolve().parent.parent
 MINUTE_MS = 60_000
@@ -42,13 +41,13 @@ def starts(quick: bool) -> list[Row]:
     """From the command to its first decision on one symbol (the shortest of some); then on fifty, and their memory."""
     rounds, best = 2 if quick else 5, dict[str, float]()
     with tempfile.TemporaryDirectory() as folder, database(Path(folder)) as where:
-        with exchange(["BTCUSDT"]) as url:
+        with exchange(["BTCUSDT"]) as market:
             for number in range(rounds):
-                laps, _ = begun(where, Path(folder), url, ["BTCUSDT"], f"one {number}")
+                laps, _ = begun(where, Path(folder), market, ["BTCUSDT"], f"one {number}")
                 best = laps if not best or sum(laps.values()) < sum(best.values()) else best
         names = [f"C{s:02d}USDT" for s in range(MANY)]
-        with exchange(names) as url:
-            many, memory_mb = begun(where, Path(folder), url, names, "many")
+        with exchange(names) as market:
+            many, memory_mb = begun(where, Path(folder), market, names, "many")
     return [
         Row("start to first decision, one symbol", sum(best.values()), "s", 5.0),
         *(Row(f"  {name}", seconds, "s") for name, seconds in best.items()),
@@ -59,10 +58,12 @@ def starts(quick: bool) -> list[Row]:
     ]
 
 
-def begun(where: Where, folder: Path, url: str, names: Sequence[str], account: str) -> tuple[dict[str, float], float]:
+def begun(
+    where: Where, folder: Path, market: ExchangeProcess, names: Sequence[str], account: str
+) -> tuple[dict[str, float], float]:
     """Seconds of the stages of one start, and the megabytes that the process had at most."""
     before = traded_before(where, names, account)
-    env = environment() | {"ATB_HOME": str(folder), "ATB_BINANCE_API_URL": url}
+    env = environment() | {"ATB_HOME": str(folder)} | market.address
     env.pop("DATABASE_URL", None)
     command = [
         ATB,
@@ -188,17 +189,7 @@ def database(folder: Path) -> Iterator[Where]:
         stop(folder)
 
 
-@contextlib.contextmanager
-def exchange(names: Sequence[str]) -> Iterator[str]:
-    """The loopback exchange of the tests, as a process of its own: its root."""
-    command = [sys.executable, "-m", "tests.venue.exchange", "--timeframe", "1m", "--history", "400", "--walk", "2"]
-    for name in names:
-        command += ["--symbol", f"{name}:{name[:-4]}:USDT:40000"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        told: dict[str, Any] = json.loads(process.stdout.readline())
-        yield str(told["url"])
-    finally:
-        process.kill()
-        process.communicate()
+def exchange(names: Sequence[str]) -> ExchangeProcess:
+    """With these symbols."""
+    symbols = [each for name in names for each in ("--symbol", f"{name}:{name[:-4]}:USDT:40000")]
+    return ExchangeProcess("--timeframe", "1m", "--history", "400", "--walk", "2", *symbols)

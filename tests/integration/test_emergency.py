@@ -9,7 +9,6 @@ import pty
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +21,7 @@ from atb.ledger.accounts import open_account
 from tests.database import Postgres, book
 from tests.integration.shell import ATB, Ran, Shell
 from tests.integration.test_live_trading import until
+from tests.venue.exchange_process import ExchangeProcess
 
 pytest.importorskip("ccxt")
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,11 +31,11 @@ NOWHERE = "postgresql://trading_bot@127.0.0.1:9/none"
 OUR_OWN = "1"  # BTC that were there before
 
 
-class Exchange:
-    """A process of its own, as an exchange is."""
+class Exchange(ExchangeProcess):
+    """With the symbols of PRICES."""
 
     def __init__(self, venue: str = "binance") -> None:
-        self.venue, self.quote, between = (venue, "USDT", "") if venue == "binance" else (venue, "USD", "-")
+        self.quote, between = ("USDT", "") if venue == "binance" else ("USD", "-")
         self.prices = {f"{name[:-4]}{between}{self.quote}": price for name, price in PRICES.items()}
         symbols = [
             each
@@ -43,51 +43,31 @@ class Exchange:
             for each in ("--symbol", f"{name}:{name[:3]}:{self.quote}:{price}")
         ]
         balances = ["--balance", f"{self.quote}=10000", "--balance", f"BTC={OUR_OWN}"]
-        command = [sys.executable, "-m", "tests.venue.exchange", *symbols, *balances, "--history", "5"]
-        command += ["--coinbase"] if venue == "coinbase" else []
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        self.told = json.loads(self.process.stdout.readline())
-        self.fingerprint = hashlib.sha256(self.told["key"].encode()).hexdigest()[:12]
+        super().__init__(*symbols, *balances, "--history", "5", *(["--coinbase"] if venue == "coinbase" else []))
+        self.fingerprint = hashlib.sha256(self.key.encode()).hexdigest()[:12]
 
     @property
     def env(self) -> dict[str, str]:
-        told, name = self.told, self.venue.upper()
-        return {
-            f"ATB_{name}_API_URL": told["url"], f"{name}_API_KEY": told["key"], f"{name}_API_SECRET": told["secret"],
-            "PRICES": json.dumps(self.prices), "VENUE": self.venue,
-        }  # fmt: skip
-
-    def say(self, name: str, **what: Any) -> None:
-        asked = urllib.request.Request(f"{self.told['url']}/control/{name}", data=json.dumps(what).encode())
-        urllib.request.urlopen(asked, timeout=10).close()
-
-    def account(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.told['url']}/control/state", timeout=10) as answer:
-            state = json.load(answer)
-        assert state["broken"] == []
-        return dict(state["accounts"]["main"])
+        return {**self.address, **self.keys, "PRICES": json.dumps(self.prices), "VENUE": self.venue}
 
     def holds(self) -> dict[str, str]:
         """Coins but for the quote, locked or not, where there are any."""
-        held = {name: Decimal(b["free"]) + Decimal(b["locked"]) for name, b in self.account()["balances"].items()}
+        held = {name: Decimal(b["free"]) + Decimal(b["locked"]) for name, b in self.account["balances"].items()}
         return {name: f"{qty.normalize():f}" for name, qty in held.items() if qty and name != self.quote}
 
     def working(self) -> list[str]:
-        return [o["clientOrderId"] for o in self.account()["orders"] if o["status"] in ("NEW", "PARTIALLY_FILLED")]
+        return [o["clientOrderId"] for o in self.account["orders"] if o["status"] in ("NEW", "PARTIALLY_FILLED")]
 
     def placed(self, side: str) -> list[str]:
         """Client ids of the market orders that were executed."""
-        orders = self.account()["orders"]
+        orders = self.account["orders"]
         return [o["clientOrderId"] for o in orders if (o["type"], o["side"], o["status"]) == ("MARKET", side, "FILLED")]
 
 
 @pytest.fixture
 def exchange(request: pytest.FixtureRequest) -> Iterator[Exchange]:
-    made = Exchange(getattr(request, "param", "binance"))
-    yield made
-    made.process.kill()
-    made.process.communicate()
+    with Exchange(getattr(request, "param", "binance")) as made:
+        yield made
 
 
 @pytest.fixture
@@ -171,10 +151,10 @@ def test_all_is_sold_at_the_exchange_and_booked(shell: Shell, exchange: Exchange
 def closes_while_failing(shell: Shell, exchange: Exchange, **fault: Any) -> None:
     with Engine(shell, "hold", *PRICES) as engine:
         engine.until("holds")
-        exchange.say("fault", every=3, **fault)
+        exchange.control("fault", every=3, **fault)
         shell(*CLOSE, ok=True)
     is_flat(exchange, "0.00001")
-    exchange.say("heal")
+    exchange.control("heal")
     is_booked(shell, 5)
     assert len(exchange.placed("SELL")) == 5  # nothing was sold twice
 
@@ -257,13 +237,13 @@ def test_killed_between_a_sale_and_its_answer_and_once_more(shell: Shell, exchan
     with Engine(shell, "hold", *names) as engine:
         engine.until("holds")
         until(lambda: len(exchange.working()) >= 2, "stops rest")  # Coinbase takes an order first, and shows it later
-        exchange.say("fault", kind="hang", method="POST", where="(?i)market", done=True, seconds=30.0, times=1)
+        exchange.control("fault", kind="hang", method="POST", where="(?i)market", done=True, seconds=30.0, times=1)
         closing = shell.start(*CLOSE)
         while not exchange.placed("SELL"):
             assert closing.poll() is None, closing.communicate()
         closing.kill()
         closing.communicate()
-    exchange.say("heal")
+    exchange.control("heal")
     done = shell(*CLOSE, "--json", ok=True)
     assert {c["symbol"] for c in done.json["closed"]} == set(names) and exchange.working() == []
     is_flat(exchange, "0.00001")
@@ -362,7 +342,7 @@ def held_by_hand(shell: Shell, exchange: Exchange, qty: str) -> int:
 @pytest.mark.slow
 def test_less_than_can_be_sold_is_dust_and_no_endless_loop(shell: Shell, exchange: Exchange) -> None:
     session = held_by_hand(shell, exchange, "0.0001")  # 4 USDT; 5 is the least
-    exchange.say("deposit", account="main", asset="BTC", amount="0.0001")
+    exchange.control("deposit", account="main", asset="BTC", amount="0.0001")
     done = shell(*CLOSE, "--session-id", session, "--json", ok=True)
     assert done.json["closed"] == [] and done.json["dust"][0]["qty"] == "0.0001"
     assert "0.0001 BTC of" in done.err and "is dust" in done.err

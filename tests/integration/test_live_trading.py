@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +19,7 @@ import pytest
 from tests.database import Postgres, book
 from tests.integration.market import PEEKS
 from tests.integration.shell import SHORT, Shell
+from tests.venue.exchange_process import ExchangeProcess
 
 pytest.importorskip("ccxt")
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,26 +30,20 @@ KEYS = ("BINANCE_API_KEY", "BINANCE_API_SECRET")
 
 
 @pytest.fixture(scope="module")
-def exchange() -> Iterator[dict[str, Any]]:
+def exchange() -> Iterator[ExchangeProcess]:
     """A process of its own, as an exchange is: url, key and secret."""
-    command = [sys.executable, "-m", "tests.venue.exchange", "--timeframe", "1m", "--history", "400", "--walk", "2"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        yield json.loads(process.stdout.readline())
-    finally:
-        process.kill()
-        process.communicate()
+    with ExchangeProcess("--timeframe", "1m", "--history", "400", "--walk", "2") as process:
+        yield process
 
 
 @pytest.fixture
-def shell(server: Postgres, exchange: dict[str, Any], tmp_path: Path) -> Shell:
-    return Shell(tmp_path, DATABASE_URL=server.url(server.database()), ATB_BINANCE_API_URL=exchange["url"])
+def shell(server: Postgres, exchange: ExchangeProcess, tmp_path: Path) -> Shell:
+    return Shell(tmp_path, DATABASE_URL=server.url(server.database()), **exchange.address)
 
 
 @pytest.fixture
-def real(shell: Shell, exchange: dict[str, Any]) -> dict[str, str]:
-    return {**shell.env, "ENABLE_TRADING": "true", KEYS[0]: exchange["key"], KEYS[1]: exchange["secret"]}
+def real(shell: Shell, exchange: ExchangeProcess) -> dict[str, str]:
+    return {**shell.env, "ENABLE_TRADING": "true", **exchange.keys}
 
 
 def until(true: Callable[[], Any], what: str) -> Any:

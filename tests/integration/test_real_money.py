@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -17,8 +14,9 @@ import pytest
 
 from tests.database import Postgres
 from tests.integration.shell import Shell
-from tests.integration.test_live_trading import ROOT, ended, health, until
+from tests.integration.test_live_trading import ended, health, until
 from tests.venue.exchange import LENGTH_MS
+from tests.venue.exchange_process import ExchangeProcess
 
 pytest.importorskip("ccxt")
 MINUTE_MS = 60_000
@@ -49,38 +47,19 @@ LIVE = ("live", "above", "--symbol", "BTCUSDT", *OFTEN)
 COINBASE = ("--coinbase", "--symbol", "BTC-USD:BTC:USD:40000", "--balance", "USD=10000")
 
 
-class Place:
-    """The exchange, a process of its own, and the shell of somebody who has an account there."""
+class Place(ExchangeProcess):
+    """The exchange, and the shell of somebody who has an account there."""
 
     def __init__(self, server: Postgres, folder: Path, *options: str, timeframe: str = "1m") -> None:
         length = LENGTH_MS[timeframe]
         now = int(time.time() * 1000) // length * length + length - MINUTE_MS + BEFORE_CLOSE_MS
-        command = [sys.executable, "-m", "tests.venue.exchange", "--timeframe", timeframe, "--history", "300"]
-        command += ["--walk", "0.2", "--now-ms", str(now), *options]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        self.told = json.loads(self.process.stdout.readline())
-        self.venue, self.symbol = ("coinbase", "BTC-USD") if "--coinbase" in options else ("binance", "BTCUSDT")
-        name = self.venue.upper()
-        secrets = {f"{name}_API_KEY": self.told["key"], f"{name}_API_SECRET": self.told["secret"]}
-        self.shell = Shell(
-            folder, DATABASE_URL=server.url(server.database()), ENABLE_TRADING="true", **secrets,
-            **{f"ATB_{name}_API_URL": self.told["url"]},
-        )  # fmt: skip
+        more = ("--history", "300", "--walk", "0.2", "--now-ms", str(now))
+        super().__init__("--timeframe", timeframe, *more, *options)
+        self.symbol = "BTC-USD" if self.venue == "coinbase" else "BTCUSDT"
+        url = server.url(server.database())
+        self.shell = Shell(folder, DATABASE_URL=url, ENABLE_TRADING="true", **self.address, **self.keys)
         (self.shell.work / "strategies").mkdir()
         (self.shell.work / "strategies" / "above.py").write_text(ABOVE)
-
-    def control(self, what: str, **asked: Any) -> Any:
-        request = urllib.request.Request(f"{self.told['url']}/control/{what}", json.dumps(asked).encode())
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)
-
-    @property
-    def account(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.told['url']}/control/state", timeout=10) as answer:
-            state = json.load(answer)
-        assert state["broken"] == []
-        return dict(state["accounts"]["main"])
 
     def total(self, asset: str) -> Decimal:
         found = self.account["balances"][asset]
@@ -119,10 +98,8 @@ class Place:
 
 @pytest.fixture
 def place(server: Postgres, tmp_path: Path) -> Iterator[Place]:
-    made = Place(server, tmp_path)
-    yield made
-    made.process.kill()
-    made.process.communicate()
+    with Place(server, tmp_path) as made:
+        yield made
 
 
 def killed(process: subprocess.Popen[str]) -> None:
@@ -145,11 +122,8 @@ def stopped(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 @pytest.mark.parametrize("options", [(), pytest.param(COINBASE, marks=pytest.mark.slow)], ids=["binance", "coinbase"])
 def test_bought_protected_killed_resumed_and_sold(server: Postgres, tmp_path: Path, options: tuple[str, ...]) -> None:
-    place = Place(server, tmp_path, *options)
-    try:
+    with Place(server, tmp_path, *options) as place:
         bought_and_sold(place)
-    finally:
-        killed(place.process)
 
 
 def bought_and_sold(place: Place) -> None:
@@ -226,8 +200,7 @@ def test_what_nothing_explains_refuses_to_start_with_everything_protected(place:
 def test_a_decision_that_was_not_carried_out_is_forgotten_after_five_minutes(
     server: Postgres, tmp_path: Path, minutes: int, buys: bool
 ) -> None:
-    place = Place(server, tmp_path, timeframe="1h")
-    try:
+    with Place(server, tmp_path, timeframe="1h") as place:
         hourly = ("live", "above", "--symbol", "BTCUSDT", "--check-interval", "1", "--health-port", "0")
         process = place.shell.start(*hourly, env={**place.shell.env, "DISABLE_TRADING": "true"})
         until(lambda: "switched off" in place.query("SELECT message FROM events"), "an entry that is blocked")
@@ -242,8 +215,6 @@ def test_a_decision_that_was_not_carried_out_is_forgotten_after_five_minutes(
             assert place.bought == []
         stopped(process)
         place.agrees()
-    finally:
-        killed(place.process)
 
 
 @pytest.mark.slow
@@ -293,10 +264,7 @@ def test_how_much_of_the_money_it_may_trade_with(place: Place) -> None:
 def test_starts_that_are_refused(
     server: Postgres, tmp_path: Path, options: tuple[str, ...], code: int, says: str
 ) -> None:
-    place = Place(server, tmp_path, *options)
-    try:
+    with Place(server, tmp_path, *options) as place:
         ran = place.shell(*LIVE)
         assert (ran.code, says in ran.err) == (code, True), ran
         assert place.account["orders"] == []
-    finally:
-        killed(place.process)

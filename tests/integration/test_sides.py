@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +12,7 @@ from atb.core.timeframe import DAY_MS, HOUR_MS, MINUTE_MS, SystemClock, iso
 from tests.database import Postgres
 from tests.integration.shell import Shell
 from tests.integration.test_live_trading import ended, healthy, until
+from tests.venue.exchange_process import ExchangeProcess
 from tests.venue.fear_greed import FearGreed, days
 from tests.venue.loopback import Exchange, Fault, Loopback
 
@@ -280,17 +277,11 @@ def _replay_is_the_backtest(shell: Shell, candles: Path, span: tuple[str, ...]) 
 
 
 @pytest.fixture(scope="module")
-def exchange() -> Iterator[dict[str, Any]]:
+def exchange() -> Iterator[ExchangeProcess]:
     """A process of its own, as an exchange is."""
     pytest.importorskip("ccxt")
-    command = [sys.executable, "-m", "tests.venue.exchange", "--timeframe", "1m", "--history", "400", "--walk", "2"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        yield json.loads(process.stdout.readline())
-    finally:
-        process.kill()
-        process.communicate()
+    with ExchangeProcess("--timeframe", "1m", "--history", "400", "--walk", "2") as process:
+        yield process
 
 
 PAPER = ("carry", "--symbol", "BTCUSDT", "--timeframe", "1m", "--check-interval", "1", "--health-port", "0")
@@ -309,9 +300,9 @@ def futures() -> Iterator[Loopback]:
 
 @pytest.mark.slow
 def test_a_series_that_cannot_be_refreshed_keeps_nobody_from_trading(
-    traded: Shell, exchange: dict[str, Any], futures: Loopback
+    traded: Shell, exchange: ExchangeProcess, futures: Loopback
 ) -> None:
-    env = {"ATB_BINANCE_API_URL": exchange["url"], "ATB_BINANCEUSDM_API_URL": futures.url}
+    env = {**exchange.address, "ATB_BINANCEUSDM_API_URL": futures.url}
     refused = traded("live", *PAPER, env=env)
     assert refused.code == 3 and "atb data side download funding_rate BTCUSDT" in refused.err
     known = futures.exchange.funding["BTCUSDT"][:5]
@@ -333,8 +324,8 @@ def test_a_series_that_cannot_be_refreshed_keeps_nobody_from_trading(
 
 
 @pytest.mark.slow
-def test_a_session_fetches_what_is_new(traded: Shell, exchange: dict[str, Any], futures: Loopback) -> None:
-    env = {"ATB_BINANCE_API_URL": exchange["url"], "ATB_BINANCEUSDM_API_URL": futures.url}
+def test_a_session_fetches_what_is_new(traded: Shell, exchange: ExchangeProcess, futures: Loopback) -> None:
+    env = {**exchange.address, "ATB_BINANCEUSDM_API_URL": futures.url}
     done = traded("data", "side", "download", "funding_rate", "BTCUSDT", "--json", env=env, ok=True).json
     assert done["new"] == done["told"] and done["new"] > 85
     rows, now = futures.exchange.funding["BTCUSDT"], SystemClock().now_ms()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,8 +75,7 @@ def stop_at_answer(place: Place, process: subprocess.Popen[str]) -> None:
 
 def late_requests(place: Place) -> list[int]:
     """The answers to orders to buy that the exchange was sent."""
-    with urllib.request.urlopen(f"{place.told['url']}/control/log", timeout=10) as answer:
-        return [entry["status"] for entry in json.load(answer) if entry["params"].get("side") == "BUY"]
+    return [entry["status"] for entry in place.ask("log") if entry["params"].get("side") == "BUY"]
 
 
 @pytest.mark.slow

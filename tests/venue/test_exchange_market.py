@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
-import signal
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -23,6 +20,7 @@ from tests.venue.clients import NOW, PAIR, SYMBOL, Desk, binance_at
 from tests.venue.exchange import HOUR_MS, MINUTE_MS, Exchange, Key, Rows
 from tests.venue.exchange.binance.orders import made
 from tests.venue.exchange.engine import Rejected
+from tests.venue.exchange_process import ExchangeProcess
 
 
 def hours(*candles: tuple[float, float, float, float]) -> Rows:
@@ -257,24 +255,6 @@ def test_an_invariant_that_is_broken_is_found(desk: Desk) -> None:
 # --- as a program
 
 
-@contextmanager
-def program(*options: str) -> Iterator[dict[str, str]]:
-    command = [sys.executable, "-m", "tests.venue.exchange", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-        try:
-            assert running.stdout
-            yield json.loads(running.stdout.readline())
-        finally:
-            running.send_signal(signal.SIGTERM)
-            assert running.wait(10) == 0
-
-
-def control(url: str, name: str, **asked: object) -> Any:
-    data = json.dumps(asked).encode() if asked else None
-    with urllib.request.urlopen(f"{url}/control/{name}", data) as answer:
-        return json.loads(answer.read())
-
-
 TRADE = """
 import sys, ccxt
 url, key, secret = sys.argv[1:]
@@ -289,34 +269,36 @@ client.fetch_balance()
 
 
 def test_it_outlives_a_client_that_is_killed() -> None:
-    with program("--seed", "3", "--walk", "1") as told:
-        url = told["url"]
-        control(url, "fault", kind="hang", path="/account")
-        arguments = [sys.executable, "-c", TRADE, url, told["key"], told["secret"]]
+    with ExchangeProcess("--seed", "3", "--walk", "1") as exchange:
+        exchange.control("fault", kind="hang", path="/account")
+        arguments = [sys.executable, "-c", TRADE, exchange.url, exchange.key, exchange.secret]
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as client:
             assert client.stdout and client.stdout.readline() == "placed\n"
             client.kill()
-        control(url, "price", symbol=SYMBOL, price="38000")
-        control(url, "heal", really=True)
-        state = control(url, "state")
+        exchange.control("price", symbol=SYMBOL, price="38000")
+        exchange.control("heal")
+        state = exchange.ask("state")
         assert [order["status"] for order in state["accounts"]["main"]["orders"]] == ["FILLED", "FILLED"]
         assert state["broken"] == []
-        assert [entry["effect"][0][:6] for entry in control(url, "log") if entry["method"] == "POST"] == ["placed"] * 2
-        assert control(url, "unprotected?account=main&symbol=BTCUSDT")["unprotected_ms"] >= 0
-        successor = binance_at(url, Key(told["key"], told["secret"], "main"))
+        assert [entry["effect"][0][:6] for entry in exchange.ask("log") if entry["method"] == "POST"] == ["placed"] * 2
+        assert exchange.ask("unprotected?account=main&symbol=BTCUSDT")["unprotected_ms"] >= 0
+        successor = binance_at(exchange.url, Key(exchange.key, exchange.secret, "main"))
         assert successor.fetch_balance()["BTC"]["total"] == 0
         assert len(successor.fetch_ohlcv(PAIR, "1h")) >= 500
+        exchange.process.terminate()
+        assert exchange.process.wait(10) == 0
 
 
 def test_another_process_can_do_what_a_test_can() -> None:
-    with program("--factor", "0", "--now-ms", str(NOW), "--symbol", "ETHUSDT:ETH:USDT:2500", "--history", "0") as told:
-        url = told["url"]
-        control(url, "deposit", account="main", asset="ETH", amount=1)
-        assert control(url, "clock", advance_ms=1500) == {"now_ms": NOW + 1500}
-        control(url, "market", symbol="ETHUSDT", status="HALT")
+    with ExchangeProcess(
+        "--factor", "0", "--now-ms", str(NOW), "--symbol", "ETHUSDT:ETH:USDT:2500", "--history", "0"
+    ) as exchange:
+        exchange.control("deposit", account="main", asset="ETH", amount=1)
+        assert exchange.control("clock", advance_ms=1500) == {"now_ms": NOW + 1500}
+        exchange.control("market", symbol="ETHUSDT", status="HALT")
         with pytest.raises(urllib.error.HTTPError, match="400"):
-            control(url, "price", symbol="ETHUSDT", price="2600")
-        control(url, "market", symbol="ETHUSDT", status="TRADING", liquidity="0.5", spread="1")
-        control(url, "price", symbol="ETHUSDT", price="2600", walk=True)
-        assert control(url, "state")["prices"] == {"ETHUSDT": "2600"}
-        assert control(url, "state")["accounts"]["main"]["balances"]["ETH"] == {"free": "1", "locked": "0"}
+            exchange.control("price", symbol="ETHUSDT", price="2600")
+        exchange.control("market", symbol="ETHUSDT", status="TRADING", liquidity="0.5", spread="1")
+        exchange.control("price", symbol="ETHUSDT", price="2600", walk=True)
+        assert exchange.ask("state")["prices"] == {"ETHUSDT": "2600"}
+        assert exchange.ask("state")["accounts"]["main"]["balances"]["ETH"] == {"free": "1", "locked": "0"}
