@@ -141,9 +141,9 @@ def test_coins_that_went_before_their_purchase_was_told_are_the_position_s(taken
         if not told_first:
             sides.take([bought])
             before = sides.books.equity
-            sides.take(owed(sides.books, BTC, Cause("owed:1", LATER, "taken away", "test")))
+            sides.take(owed(sides.books, BTC, "owed:1", LATER))
             assert sides.books.equity <= before
-        assert owed(sides.books, BTC, Cause("owed:2", LATER, "taken away", "test")) == []
+        assert owed(sides.books, BTC, "owed:2", LATER) == []
     for sides in (first, second):
         assert sides.books.assets.get("BTC", Decimal(0)) >= 0
         assert expected(sides.books, VENUE).get("BTC", Decimal(0)) == sides.there["BTC"]
@@ -151,6 +151,30 @@ def test_coins_that_went_before_their_purchase_was_told_are_the_position_s(taken
     held = [sides.books.positions[key].qty if key in sides.books.positions else Decimal(0) for sides in (first, second)]
     assert held[0] == held[1] == min(Decimal("0.1"), max(Decimal("0.1") + Decimal(his) - Decimal(taken), Decimal(0)))
     assert first.books.equity == second.books.equity and first.books.cash == second.books.cash
+
+
+@pytest.mark.parametrize("beyond", ["0.02", "0.1"])
+@pytest.mark.parametrize("limit", [None, "9000"])
+def test_the_owner_s_coins_that_a_sale_of_ours_sold_stand_in_for_those_he_had_sold(
+    beyond: str, limit: str | None
+) -> None:
+    """He sold by hand what was booked as the position's, and ours, which was told later, sold as much of what was his."""
+    sides = Sides(BTC="0.1", limit=limit)
+    sides.trade(BTC, "buy", "0.1", "40000", own=True)
+    sides.trade(BTC, "sell", beyond, "41000", own=False)
+    sides.trade(BTC, "sell", "0.1", "42000", own=True)
+    assert sides.books.positions["spot", "BTCUSDT"].qty == -Decimal(beyond)
+    paid_in = sides.books.paid_in
+    assert expected(sides.books, VENUE)["BTC"] == sides.there["BTC"]
+    profit = sides.books.equity - sides.books.paid_in
+    sides.take(owed(sides.books, BTC, "owed:1", LATER))
+    assert ("spot", "BTCUSDT") not in sides.books.positions
+    assert sides.books.assets["BTC"] == sides.there["BTC"] == Decimal("0.1") - Decimal(beyond)
+    assert sides.lines == [] and owed(sides.books, BTC, "owed:2", LATER) == []
+    assert sides.books.equity - sides.books.paid_in == profit
+    came = Decimal(beyond) * 42_000  # what his coins were sold for: his, where some of the quote is
+    assert sides.books.paid_in - paid_in == (0 if limit else came)
+    assert sides.books.assets.get(QUOTE, Decimal(0)) == sides.there[QUOTE] - sides.books.cash
 
 
 TRADES = st.tuples(

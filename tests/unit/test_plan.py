@@ -106,14 +106,20 @@ def test_what_is_sold_by_hand_while_an_exit_waits_is_not_sold_twice(books: Books
 
 
 def test_what_goes_through_zero_in_one_fill_is_what_the_books_say(books: Books) -> None:
+    """The engine holds nothing meanwhile: what was sold beyond were coins of the owner's, and is money."""
+    account = books.state.stepper.account
     books.hold()
     books.fill("2", "sell", "1.3", "101")  # the owner, with coins of his own
-    assert (books.state.held(0), books.state.position(0).qty) == (Decimal("-0.3"), -300)
+    assert (books.state.held(0), books.state.position(0).qty, account.open_positions) == (Decimal("-0.3"), 0, 0)
     books.state.position(0).target_qty = 0  # as a close says
     assert step(books) == NOTHING  # coins of his are not for us to buy back
-    books.state.position(0).target_qty = -300
+    assert account.cash == pytest.approx(float(books.state.books.cash), rel=1e-12)
     books.fill("3", "buy", "0.8", "99")
-    assert (books.state.held(0), books.state.position(0).qty) == (Decimal("0.5"), 500)
+    assert (books.state.held(0), books.state.position(0).qty, account.open_positions) == (Decimal("0.5"), 500, 1)
+    assert account.cash == pytest.approx(float(books.state.books.cash), rel=1e-12)
+    books.fill("4", "sell", "0.5", "99")
+    assert (books.state.held(0), books.state.position(0).qty, account.open_positions) == (Decimal(0), 0, 0)
+    assert account.cash == pytest.approx(float(books.state.books.cash), rel=1e-12)
 
 
 def test_what_comes_back_is_protected_at_the_level_it_had(books: Books) -> None:

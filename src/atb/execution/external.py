@@ -116,27 +116,39 @@ def coins(books: Account, symbol: Symbol, amount: Decimal, cause: Cause) -> list
 
 
 @exactly
-def owed(books: Account, symbol: Symbol, cause: Cause) -> list[Entry]:
-    """Coins of a position that went before it was known that they had been bought: then they were booked as the owner's, who has
-    less than none since. Now they are taken from the position. Nothing where he has what is his."""
-    missing = -books.assets.get(symbol.base, ZERO)
-    position = books.positions.get((symbol.market, symbol.id))
-    if missing <= 0 or position is None or position.qty <= 0:
+def owed(books: Account, symbol: Symbol, name: str, at: datetime) -> list[Entry]:
+    """What sets right coins that are booked on one side, and were the other's: nobody can have less than none.
+
+    Either they went before it was known that they had been bought: then they were booked as the owner's, and are taken from the
+    position now. Or the owner sold some by hand, which were booked as the position's, and a sale of ours that was not told yet,
+    or came a moment later, sold as many of his: then those stand in for them. name: of the first entry.
+    """
+    his, position = books.assets.get(symbol.base, ZERO), books.positions.get((symbol.market, symbol.id))
+    if position is None or his * position.qty >= 0:
         return []
-    taken = min(missing, position.qty)
-    return [cause.adjustment(symbol.base, taken), *_in_kind(books, symbol, position, taken, cause)]
+    moved = min(abs(his), abs(position.qty))
+    if his < 0:
+        cause = Cause(name, at, "taken away before its purchase was told", "a transfer")
+    else:
+        cause = Cause(name, at, "the owner's, sold for coins that he had sold by hand", "a sale of ours")
+    return [
+        cause.adjustment(symbol.base, -moved if his > 0 else moved),
+        *_in_kind(books, symbol, position, moved, cause),
+    ]
 
 
 def _in_kind(books: Account, symbol: Symbol, position: Position, qty: Decimal, cause: Cause) -> list[Entry]:
-    price = books.prices[position.key]
+    """Towards no position, at the last price. What that is worth is taken out, or paid in: it is no profit and no loss."""
+    price, side = books.prices[position.key], "sell" if position.qty > 0 else "buy"
     body = {
-        "symbol": symbol.id, "market": symbol.market, "base": symbol.base, "side": "sell", "qty": qty, "price": price,
+        "symbol": symbol.id, "market": symbol.market, "base": symbol.base, "side": side, "qty": qty, "price": price,
         "venue_trade_id": cause.name, "reason": IN_KIND, "evidence": cause.evidence, "reduce_only": True,
     }  # fmt: skip
-    name = fill_id(symbol.id, "sell", cause.name, symbol.market)
-    kind = cause.type or "withdrawal"
-    paid = cause.adjustment(books.quote, -rounded(qty * price), kind, ":own")
-    return [Entry(name, "fill", cause.at, body), paid]
+    entry = Entry(fill_id(symbol.id, side, cause.name, symbol.market), "fill", cause.at, body)
+    worth, money = rounded(qty * price), cause._replace(name=f"{cause.name}:own")
+    if side == "buy":
+        return [entry, *cash(books, worth, money)]
+    return [entry, money.adjustment(books.quote, -worth, cause.type or "withdrawal")]
 
 
 def _own(books: Account, fill: SeenFill, resting: Decimal) -> Decimal:

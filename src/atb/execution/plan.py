@@ -54,8 +54,7 @@ def next_step(state: TradingState, s: int, offers: Offers, now_ms: int = 0) -> S
     if any(order.purpose in TARGET_PURPOSES for order in working):
         return Step(cancel=_hanging(state, s, working, now_ms))
     p = state.position(s)
-    # Less than nothing by the books means that coins of the owner's went with ours: they are not for us to buy back.
-    if p.target_qty > max(p.qty, 0):
+    if p.target_qty > p.qty:
         return Step(place=[_market(state, s, "buy", "entry", p.target_qty - p.qty)])
     if offers.dust:
         return Step(cancel=working) if working else NOTHING

@@ -233,15 +233,11 @@ class Reconciler:
     def _take_what_is_owed(self) -> None:
         """Only where all of it is there that should be: what came may be told later than what went."""
         for symbol in self._symbols:
-            cause = Cause(
-                f"owed:{symbol.id}:{self.state.seq}",
-                self._now(),
-                "taken away before its purchase was told",
-                "a transfer",
-            )
-            if symbol.base not in (self._told or {}) and (entries := owed(self.state.books, symbol, cause)):
+            if symbol.base in (self._told or {}):
+                continue
+            if entries := owed(self.state.books, symbol, f"owed:{symbol.id}:{self.state.seq}", self._now()):
                 self.executor.append(entries)
-                self.executor.tell(Event("info", "external_change", f"{symbol.id}: {cause.reason}"))
+                self.executor.tell(Event("info", "external_change", f"{symbol.id}: {entries[0].body['reason']}"))
 
     # What was traded by hand in symbols that this session does not trade.
 

@@ -221,7 +221,7 @@ class TradingState:
             self.stepper.add(make_market(rules))
             return
         if rules.lot != self.traded[s].rules.lot:
-            self.stepper.regrid(s, int(self.held(s) // rules.lot), float(self.traded[s].rules.lot / rules.lot))
+            self.stepper.regrid(s, _lots(self.held(s), rules.lot), float(self.traded[s].rules.lot / rules.lot))
         self.traded[s] = Traded(symbol, rules)
         self.stepper.markets[s] = make_market(rules)
 
@@ -245,7 +245,7 @@ class TradingState:
             if s is None:
                 continue
             held = self.books.positions.get(key)
-            lots = int(held.qty // self.traded[s].rules.lot) if held else 0
+            lots = _lots(held.qty, self.traded[s].rules.lot) if held else 0
             cost = float(held.cost * lots * self.traded[s].rules.lot / held.qty) if held and lots else 0.0
             self.stepper.corrected(s, lots, cost, CODES.get(body.get("reason", ""), SIGNAL))
             p = self.stepper.positions[s]
@@ -262,20 +262,22 @@ class TradingState:
             p.stop_reason = STOP_LOSS
 
     def _executed(self, s: int, before: Decimal, after: Decimal, body: Mapping[str, Any]) -> None:
-        """Whole lots are what can be traded: a fee that was taken in base leaves less than was bought."""
+        """Whole lots are what can be traded: a fee that was taken in base leaves less than was bought. The engine holds nothing
+        where the books hold less than nothing: what a sale of ours sold of the owner's coins is money alone."""
         own = self._own_share(body)
         if not own:
             return
         lot = self.traded[s].rules.lot
-        lots = int(after // lot) - int(before // lot)
+        lots = _lots(after, lot) - _lots(before, lot)
         price, market = float(Decimal(body["price"])), self.stepper.markets[s]
         fee = Decimal(body.get("fee", ZERO)) * own
-        if body.get("fee_asset", self.books.quote) == self.books.quote and abs(after - before) == lots_to_base(
-            abs(lots), lot
-        ):
+        change = max(after, ZERO) - max(before, ZERO)
+        if change != after - before:
+            self.stepper.account.cash -= float(after - before - change) * price
+        if body.get("fee_asset", self.books.quote) == self.books.quote and abs(change) == lots_to_base(abs(lots), lot):
             value, cost = (lots * market.lot) * price, float(Decimal(fee))
         else:  # what was paid for the lots, whatever the fee was taken from
-            value, cost = float(after - before) * price, self._fee_in_quote(body, price) * float(own)
+            value, cost = float(change) * price, self._fee_in_quote(body, price) * float(own)
         order = self.books.orders.get(body.get("client_order_id", ""))
         asked = order is not None and order.purpose in TARGET_PURPOSES and not self._is_late(s, order)
         self.stepper.executed(s, lots, value, cost, CODES.get(body.get("reason", ""), SIGNAL), asked=asked)
@@ -325,3 +327,7 @@ class TradingState:
             self.stepper.flatten(s)
         elif order.purpose == "entry" and p.target_qty >= p.qty:  # an exit wants what it wanted
             self.stepper.settled(s)
+
+
+def _lots(held: Decimal, lot: Decimal) -> int:
+    return max(int(held // lot), 0)
