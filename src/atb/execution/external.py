@@ -17,6 +17,7 @@ from atb.core.errors import UsageError
 from atb.core.orders import Balance, SeenFill
 from atb.core.types import Symbol
 from atb.execution.adopting import fill_entry
+from atb.execution.seen import SEEN, TOLD
 from atb.ledger.entries import Entry, fill_id
 from atb.ledger.fold import Account
 from atb.ledger.holdings import share_of
@@ -69,10 +70,13 @@ def first_entries(balances: Mapping[str, Balance], quote: str, money: Decimal | 
 
 
 @exactly
-def by_hand(books: Account, fill: SeenFill, resting: Decimal, session_id: int | None = None) -> list[Entry]:
+def by_hand(
+    books: Account, fill: SeenFill, resting: Decimal, session_id: int | None = None, seen: Decimal = ZERO
+) -> list[Entry]:
     """An execution that no order of ours made. What was bought is the owner's. What was sold is the account's, as far as it
-    holds something and no order of ours has the coins (`resting`: base units that ours locked when it was made)."""
-    own = min(fill.qty, _own(books, fill, resting))
+    holds something and no order of ours has the coins (`resting`: base units that ours locked when it was made). seen: base
+    units that came (or went, negative) and were booked as the owner's before it was told why: they are not booked again."""
+    own = min(max(fill.qty - abs(seen), ZERO), _own(books, fill, resting))
     entry = fill_entry(fill, session_id)
     body: dict[str, Any] = {**entry.body, "reason": FOREIGN}
     external = fill.qty - own
@@ -85,6 +89,8 @@ def by_hand(books: Account, fill: SeenFill, resting: Decimal, session_id: int | 
     for asset, amount in _moved(fill, external).items():
         named = cause._replace(name=f"{entry.id}:{asset}")
         out += cash(books, amount, named) if asset == books.quote else [named.adjustment(asset, amount)]
+        if asset == fill.symbol.base and seen:
+            out.append(cause._replace(evidence=SEEN).adjustment(asset, -min(seen, amount, key=abs), suffix=TOLD))
     return out
 
 

@@ -115,7 +115,8 @@ def _foreign(executor: Executor, fill: SeenFill, seen: Sequence[SeenOrder], sold
     books = executor.state.books
     what = f"{fill.side} {fill.qty:f} {fill.symbol.id} at {fill.price:f} by no order of this account"
     executor.tell(Event("warning", "foreign_fill", what))
-    return by_hand(books, fill, _resting(executor.state, fill, seen, sold), executor.session_id)
+    resting = _resting(executor.state, fill, seen, sold)
+    return by_hand(books, fill, resting, executor.session_id, executor.state.seen.of(fill))
 
 
 def _resting(state: TradingState, fill: SeenFill, seen: Sequence[SeenOrder], sold: Mapping[str, Decimal]) -> Decimal:

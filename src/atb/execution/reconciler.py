@@ -27,6 +27,7 @@ from atb.execution.executor import Executor
 from atb.execution.external import Cause, by_hand, cash, coins, first_entries, owed
 from atb.execution.fills import NOT_TOLD, OVERLAP_MS, Event, was_before
 from atb.execution.reconcile import BOOK, LEAVE, Line, Snapshot, Verdict, diff, differences
+from atb.execution.seen import SEEN
 from atb.execution.state import TradingState
 from atb.ledger.entries import Entry
 from atb.venue.ccxt_session import UnknownSymbol
@@ -212,7 +213,7 @@ class Reconciler:
         for line in lines:
             leg = line.transfer
             if leg is None:
-                cause = Cause(f"external:{uuid.uuid4().hex}", self._now(), line.explanation, "seen at the exchange")
+                cause = Cause(f"external:{uuid.uuid4().hex}", self._now(), line.explanation, SEEN)
             else:
                 kind = "conversion" if leg.kind == "conversion" else ""
                 cause = Cause(_name(leg), leg.at, line.explanation, f"told by {self.executor.broker.venue}", kind)

@@ -22,6 +22,7 @@ from atb.engine.risk import round_down
 from atb.engine.rules import make_market
 from atb.engine.stepper import Stepper
 from atb.execution.dust import dust_change, is_dust
+from atb.execution.seen import Seen
 from atb.execution.traded import Traded, traded_from
 from atb.ledger.entries import Entry
 from atb.ledger.fold import Account
@@ -65,6 +66,7 @@ class TradingState:
         self.filled_ms: dict[int, int] = {}  # by symbol the time of the latest of them
         self.adopted: set[str] = set()  # client ids of orders that were found at the exchange
         self.dust: dict[str, Decimal] = {}  # by asset, what was too little to be sold (execution.dust)
+        self.seen = Seen()  # of its owner's, before it was told why
         self.halted_ms: int | None = None  # the time of the halt that counts; None: there is none
         self.begun: datetime | None = None  # when the account had its first money; what was traded before was not by it
 
@@ -98,6 +100,7 @@ class TradingState:
         money = self._money() if moves else (ZERO, ZERO, ZERO)
         touched = self.books.apply(seq, entry)
         self.seq = seq
+        self.seen.take(entry)
         if (moved := dust_change(entry)) is not None:
             self.dust[moved[0]] = self.dust.get(moved[0], ZERO) + moved[1]
         if entry.kind == "fill" and s is not None and not entry.body.get("provisional") and not is_dust(entry.body):
