@@ -50,11 +50,11 @@ class Hang(Exception):
     """A run that came to no end."""
 
 
-def run(seed: int, where: Where) -> Ran:
+def run(seed: int, where: Where, owner: float = 0.0) -> Ran:
     """Live through one day on an empty database."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            world = ChaosWorld(where, seed, Path(folder))
+            world = ChaosWorld(where, seed, Path(folder), owner)
         except Exception:  # noqa: BLE001 it is what is looked for
             return Ran(seed, [_error()], Counter(), Counter(), 0, 0, 0)
         found: list[Finding] = []
@@ -154,7 +154,7 @@ def fresh(url: str, seed: int) -> Iterator[Where]:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-def one(seed: int, url: str, without: str = "") -> Ran:
+def one(seed: int, url: str, without: str = "", owner: float = 0.0) -> Ran:
     """In a process of its own, which serves many."""
     for guard in [without] if without else []:
         GUARDS[guard].switch_off(pytest.MonkeyPatch())
@@ -162,7 +162,7 @@ def one(seed: int, url: str, without: str = "") -> Ran:
     signal.alarm(LONGEST_S)
     try:
         with fresh(url, seed) as where:
-            return run(seed, where)
+            return run(seed, where, owner)
     finally:
         signal.alarm(0)
 
@@ -171,10 +171,13 @@ def _hangs(number: int, frame: FrameType | None) -> None:
     raise Hang(f"not at its end after {LONGEST_S} s")
 
 
-def many(server: Postgres, seeds: Sequence[int], jobs: int, without: str = "") -> Progress:
+def many(server: Postgres, seeds: Sequence[int], jobs: int, without: str = "", owner: float = 0.0) -> Progress:
     """All of them, or as many as there were until it was interrupted."""
     server.database()  # makes the template
-    progress, work = Progress(len(seeds)), functools.partial(one, url=server.url(TEMPLATE), without=without)
+    progress, work = (
+        Progress(len(seeds)),
+        functools.partial(one, url=server.url(TEMPLATE), without=without, owner=owner),
+    )
     with (
         multiprocessing.get_context("spawn").Pool(jobs, _leave_interrupts, maxtasksperchild=500) as pool,
         contextlib.suppress(KeyboardInterrupt),
@@ -197,10 +200,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--without", default="", choices=GUARDS, metavar="GUARD", help=f"switch one off: {', '.join(GUARDS)}"
     )
+    parser.add_argument(
+        "--owner", type=float, default=0.0, metavar="SHARE", help="in each an owner acts so often: 0.2 is very often"
+    )
     asked = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends its server, too
     with tempfile.TemporaryDirectory() as folder, postgres(Path(folder)) as server:
-        progress = many(server, range(asked.first, asked.first + asked.runs), asked.jobs, asked.without)
+        seeds = range(asked.first, asked.first + asked.runs)
+        progress = many(server, seeds, asked.jobs, asked.without, asked.owner)
     sys.stdout.write(progress.summary() + "\n")
     return 1 if progress.found else 130 if progress.done < progress.runs else 0
 

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOUND_ONCE = (41,)
 FOUND_LATER = (20128, 20239, 20593, 20600, 21332, 21340, 21430, 30094, 31465, 50868, 51100, 51598)
 FOUND_LAST = (102997, 104649, 104730, 105451, 106730, 107631, 110258)
+FOUND_OWNED = (300933,)
 COMMON = [name for name in AT_THE_EXCHANGE if name != "late"]  # whose fault is too rare in a day of everything
 BUSY = range(200, 260)
 Database = Callable[[], Where]
@@ -35,8 +36,8 @@ def _where(server: Postgres) -> Where:
     return server.where(server.database())
 
 
-def lived(seed: int, where: Where) -> None:
-    ran = run(seed, where)
+def lived(seed: int, where: Where, owner: float = 0.0) -> None:
+    ran = run(seed, where, owner)
     assert not ran.findings, ran
     assert ran.died.total() > 0, "nobody was killed"
 
@@ -57,6 +58,19 @@ def test_days_of_chaos_end_well(database: Database, first: int) -> None:
 @pytest.mark.parametrize("seed", FOUND_LATER + FOUND_LAST)
 def test_a_day_that_ended_badly_once(database: Database, seed: int) -> None:
     lived(seed, database())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", FOUND_OWNED)
+def test_a_day_of_a_busy_owner_that_ended_badly_once(database: Database, seed: int) -> None:
+    lived(seed, database(), 0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", seeds(40_000, 1, 10))
+def test_days_of_a_busy_owner_end_well(database: Database, first: int) -> None:
+    for seed in range(first, first + 10):
+        lived(seed, database(), 0.2)
 
 
 @pytest.mark.slow
