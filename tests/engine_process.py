@@ -12,6 +12,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from atb.ledger.connect import connect, from_url
 from atb.ledger.lease import release, renew
 
 ROOT = Path(__file__).resolve().parents[1]
+LONGEST_S = 120.0  # that a test waits for it to say something
 
 
 class Running:
@@ -43,12 +45,17 @@ class Running:
         self.process.communicate()
 
     def until(self, what: str) -> dict[str, Any]:
-        """The next line that tells of it."""
+        """The next line that tells of it. A process that never does is killed."""
         assert self.process.stdout is not None and self.process.stderr is not None
-        for line in self.process.stdout:
-            told: dict[str, Any] = json.loads(line)
-            if told["what"] == what:
-                return told
+        patience = threading.Timer(LONGEST_S, self.process.kill)
+        patience.start()
+        try:
+            for line in self.process.stdout:
+                told: dict[str, Any] = json.loads(line)
+                if told["what"] == what:
+                    return told
+        finally:
+            patience.cancel()
         raise AssertionError(f"it ended without '{what}': {self.process.stderr.read()}")
 
     def send(self, number: signal.Signals) -> None:
