@@ -89,6 +89,19 @@ def test_somebody_s_lease_is_respected_until_it_runs_out(connection: Db, account
     assert row is not None and "took the account over from web-2 pid 4711: its lease ran out 1." in row[0]
 
 
+def test_an_account_is_opened_while_its_holder_hangs_in_the_middle_of_a_renewal(
+    connection: Db, account: AccountRow, where: Where
+) -> None:
+    held_by(connection, account, ELSEWHERE)
+    connection.execute("UPDATE authority SET heartbeat_at = now() WHERE account_id = %s", (account.id,))
+    with connect(where, lock_timeout_s=0.5) as other:  # no COMMIT above: the row is locked
+        opened = open_account(
+            other, account.name, venue=account.venue, environment=account.environment, quote=account.quote
+        )
+        assert opened == account
+    connection.rollback()
+
+
 def test_a_process_of_this_host_that_has_ended_holds_nothing(connection: Db, account: AccountRow) -> None:
     held_by(connection, account, ended_process())
     claimed(connection, account)

@@ -66,8 +66,11 @@ def open_account(
                 f"not {environment} {market} at {venue} in {quote}.",
                 "Choose another name for it.",
             )
+        # Asked first: an INSERT waits for whoever changes that row, such as an engine that hangs while it renews its lease.
         connection.execute(
-            "INSERT INTO authority (account_id, epoch) VALUES (%s, 0) ON CONFLICT DO NOTHING", (account.id,)
+            "INSERT INTO authority (account_id, epoch) SELECT %(id)s, 0 "
+            "WHERE NOT EXISTS (SELECT FROM authority WHERE account_id = %(id)s) ON CONFLICT DO NOTHING",
+            {"id": account.id},
         )
     return account
 
