@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from atb.core.errors import AtbError
 from atb.execution.authority import wait_for_authority
 from atb.execution.engines import registered
@@ -95,7 +97,13 @@ def main(url: str, name: str, home: str, options: dict[str, float]) -> None:
                 say("locked")
                 time.sleep(3600)
             while not stopping:
-                renew(connection, account.id, epoch, lease_s)
+                try:
+                    renew(connection, account.id, epoch, lease_s)
+                except (
+                    psycopg.OperationalError
+                ):  # ended by whoever waited for its lock: another one tells who has it now
+                    with connect(from_url(url)) as another:
+                        renew(another, account.id, epoch, lease_s)
                 time.sleep(0.05)
             time.sleep(options.get("last_cycle_s", 0.0))
             release(connection, account.id, epoch)
