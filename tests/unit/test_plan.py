@@ -67,6 +67,23 @@ def step(books: Books, offers: Offers = ALL) -> Step:
     return next_step(books.state, 0, offers)
 
 
+def test_coins_of_the_owner_that_ours_sold_are_no_equity_and_answer_no_entry(books: Books) -> None:
+    """Before they are set right a candle may close, and an entry be decided."""
+    account = books.state.stepper.account
+    books.tell("mark", {"prices": {"BTCUSDT": "100"}, "why": "close", "open_ms": 0, "signals": {}})
+    books.hold()
+    books.fill("2", "sell", "1.5", "100")
+    books.tell("mark", {"prices": {"BTCUSDT": "100"}, "why": "close", "open_ms": 3_600_000, "signals": {}})
+    assert account.equity == account.peak == pytest.approx(10_000)
+    books.state.position(0).target_qty, account.waiting_entries = 2_000, 1
+    books.fill("3", "buy", "0.5", "100", reason="in_kind")
+    assert account.waiting_entries == 1 and books.state.position(0).target_qty == 2_000
+    books.tell("adjustment", {"type": "deposit", "asset": "USDT", "amount": "50", "reason": "r", "evidence": "e"})
+    books.tell("mark", {"prices": {"BTCUSDT": "100"}, "why": "close", "open_ms": 7_200_000, "signals": {}})
+    assert account.equity == account.peak == pytest.approx(10_050)
+    assert account.cash == pytest.approx(float(books.state.books.cash), rel=1e-12)
+
+
 def test_a_part_that_somebody_else_sold_is_not_bought_back(books: Books) -> None:
     books.hold()
     books.fill("2", "sell", "0.4", "101", reason="foreign")
@@ -106,14 +123,16 @@ def test_what_is_sold_by_hand_while_an_exit_waits_is_not_sold_twice(books: Books
 
 
 def test_what_goes_through_zero_in_one_fill_is_what_the_books_say(books: Books) -> None:
-    """The engine holds nothing meanwhile: what was sold beyond were coins of the owner's, and is money."""
+    """The engine holds nothing meanwhile. What was sold beyond were coins of the owner's: neither they nor what they brought
+    are the engine's, so that no drawdown begins when they are set right."""
     account = books.state.stepper.account
     books.hold()
     books.fill("2", "sell", "1.3", "101")  # the owner, with coins of his own
     assert (books.state.held(0), books.state.position(0).qty, account.open_positions) == (Decimal("-0.3"), 0, 0)
     books.state.position(0).target_qty = 0  # as a close says
     assert step(books) == NOTHING  # coins of his are not for us to buy back
-    assert account.cash == pytest.approx(float(books.state.books.cash), rel=1e-12)
+    assert account.cash == pytest.approx(float(books.state.books.cash) - 0.3 * 101, rel=1e-12)
+    assert account.cash == pytest.approx(10_000 + 1 * (101 - 100), rel=1e-12)
     books.fill("3", "buy", "0.8", "99")
     assert (books.state.held(0), books.state.position(0).qty, account.open_positions) == (Decimal("0.5"), 500, 1)
     assert account.cash == pytest.approx(float(books.state.books.cash), rel=1e-12)

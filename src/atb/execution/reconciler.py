@@ -26,7 +26,7 @@ from atb.execution.dust import dust_back
 from atb.execution.executor import Executor
 from atb.execution.external import Cause, by_hand, cash, coins, first_entries, owed
 from atb.execution.fills import NOT_TOLD, OVERLAP_MS, Event, was_before
-from atb.execution.reconcile import BOOK, LEAVE, Line, Snapshot, Verdict, diff, differences
+from atb.execution.reconcile import BOOK, LEAVE, Line, Snapshot, Verdict, diff, differences, dust
 from atb.execution.seen import SEEN
 from atb.execution.state import TradingState
 from atb.ledger.entries import Entry
@@ -234,7 +234,8 @@ class Reconciler:
     def _take_what_is_owed(self) -> None:
         """Only where all of it is there that should be: what came may be told later than what went."""
         for symbol in self._symbols:
-            if symbol.base in (self._told or {}):
+            least = dust(self.state.traded, symbol.base, self.state.books.quote)
+            if abs((self._told or {}).get(symbol.base, Decimal(0))) >= least:
                 continue
             if entries := owed(self.state.books, symbol, f"owed:{symbol.id}:{self.state.seq}", self._now()):
                 self.executor.append(entries)

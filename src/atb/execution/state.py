@@ -63,6 +63,9 @@ class TradingState:
         self.lowest = ZERO  # what the account was worth at the least since its peak
         # Side and trade id of each execution that the exchange told of: one trade may have both sides.
         self.booked: list[set[tuple[str, str]]] = [set() for _ in self.traded]
+        self.lent = [0.0] * len(
+            self.traded
+        )  # quote for coins of the owner that ours sold, and that the books still owe
         self.filled_ms: dict[int, int] = {}  # by symbol the time of the latest of them
         self.adopted: set[str] = set()  # client ids of orders that were found at the exchange
         self.dust: dict[str, Decimal] = {}  # by asset, what was too little to be sold (execution.dust)
@@ -219,6 +222,7 @@ class TradingState:
             self.working.append({})
             self.presumed.append({})
             self.booked.append(set())
+            self.lent.append(0.0)
             self.reasons.append(None)
             self.last_closes.append(None)
             self.stepper.add(make_market(rules))
@@ -254,6 +258,7 @@ class TradingState:
             p = self.stepper.positions[s]
             if held and lots and p.stop != p.stop and held.stop is not None:
                 p.stop, p.stop_reason = float(held.stop), STOP_LOSS
+            self._lend(s)
             self._guard(s)
         self._flatten()
 
@@ -266,17 +271,22 @@ class TradingState:
 
     def _executed(self, s: int, before: Decimal, after: Decimal, body: Mapping[str, Any]) -> None:
         """Whole lots are what can be traded: a fee that was taken in base leaves less than was bought. The engine holds nothing
-        where the books hold less than nothing: what a sale of ours sold of the owner's coins is money alone."""
+        where the books hold less than nothing, and what a sale of ours sold of the owner's coins is no money of its own."""
         own = self._own_share(body)
         if not own:
             return
         lot = self.traded[s].rules.lot
         lots = _lots(after, lot) - _lots(before, lot)
-        price, market = float(Decimal(body["price"])), self.stepper.markets[s]
+        price, market, account = float(Decimal(body["price"])), self.stepper.markets[s], self.stepper.account
         fee = Decimal(body.get("fee", ZERO)) * own
         change = max(after, ZERO) - max(before, ZERO)
         if change != after - before:
-            self.stepper.account.cash -= float(after - before - change) * price
+            account.cash -= float(after - before - change) * price
+            self._lend(s)
+            if not change:  # nothing of its own: who waits for an entry waits still
+                paid = self._fee_in_quote(body, price) * float(own)
+                account.cash, account.fees = account.cash - paid, account.fees + paid
+                return
         if body.get("fee_asset", self.books.quote) == self.books.quote and abs(change) == lots_to_base(abs(lots), lot):
             value, cost = (lots * market.lot) * price, float(Decimal(fee))
         else:  # what was paid for the lots, whatever the fee was taken from
@@ -286,6 +296,14 @@ class TradingState:
         self.stepper.executed(s, lots, value, cost, CODES.get(body.get("reason", ""), SIGNAL), asked=asked)
         self._guard(s)
         self._flatten()
+
+    def _lend(self, s: int) -> None:
+        """What the owner's coins were sold for, as long as the books owe them: it is in their cash, and not in the engine's."""
+        symbol = self.traded[s].symbol
+        position = self.books.positions.get((symbol.market, symbol.id))
+        lent = -float(position.cost) if position is not None and position.qty < 0 else 0.0
+        self.stepper.account.cash += self.lent[s] - lent
+        self.lent[s] = lent
 
     def _is_late(self, s: int, order: Order) -> bool:
         """Whether nothing waits for it any more: its target was given up, or lost."""
