@@ -10,11 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atb.core.orders import SeenFill
-from atb.core.types import Symbol
 from atb.execution.external import Cause, by_hand
 from atb.execution.reconcile import expected
 from atb.execution.seen import SEEN, Seen
-from tests.property.test_reconcile import BTC, LATER, VENUE, Sides
+from tests.property.test_reconcile import BTC, ETH, LATER, VENUE, Sides
 
 AMOUNTS = st.integers(1, 10**6).map(lambda n: Decimal(n).scaleb(-5))
 
@@ -87,8 +86,7 @@ def test_one_that_was_made_later_is_booked() -> None:
     sides.made("sell", Decimal("0.5"), Decimal(0))
     sides.hear(sides.untold[1]._replace(at=LATER + timedelta(minutes=1)))
     assert expected(sides.books, VENUE)["BTC"] == sides.there["BTC"]
-    other = Symbol("ETHUSDT", "ETH", "USDT")
-    assert sides.seen.of(sides.untold[0]._replace(symbol=other)) == 0
-    assert (
-        sides.seen.of(sides.untold[0]) == Decimal("-0.5") and sides.seen.of(sides.untold[0]._replace(side="buy")) == 0
-    )
+    first = sides.untold[0]
+    assert sides.seen.of(first) == Decimal("-0.5")
+    assert sides.seen.of(first._replace(side="buy")) == 0
+    assert sides.seen.of(first._replace(symbol=ETH)) == 0

@@ -174,10 +174,8 @@ def _hangs(number: int, frame: FrameType | None) -> None:
 def many(server: Postgres, seeds: Sequence[int], jobs: int, without: str = "", owner: float = 0.0) -> Progress:
     """All of them, or as many as there were until it was interrupted."""
     server.database()  # makes the template
-    progress, work = (
-        Progress(len(seeds)),
-        functools.partial(one, url=server.url(TEMPLATE), without=without, owner=owner),
-    )
+    progress = Progress(len(seeds))
+    work = functools.partial(one, url=server.url(TEMPLATE), without=without, owner=owner)
     with (
         multiprocessing.get_context("spawn").Pool(jobs, _leave_interrupts, maxtasksperchild=500) as pool,
         contextlib.suppress(KeyboardInterrupt),

@@ -153,6 +153,8 @@ class Stepper:
     def _move_target(self, s: int, qty: int, asked: bool) -> None:
         """`qty` lots will be held: an answer to what was asked for, or not."""
         p = self.positions[s]
+        if qty == p.qty:  # less than a lot: what waits for an answer waits still
+            return
         exiting = p.target_qty < p.qty
         ended = qty in (p.target_qty, 0) or (not asked and exiting and qty < p.target_qty)
         if ended and (asked or exiting or qty == 0):

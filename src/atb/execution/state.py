@@ -63,9 +63,8 @@ class TradingState:
         self.lowest = ZERO  # what the account was worth at the least since its peak
         # Side and trade id of each execution that the exchange told of: one trade may have both sides.
         self.booked: list[set[tuple[str, str]]] = [set() for _ in self.traded]
-        self.lent = [0.0] * len(
-            self.traded
-        )  # quote for coins of the owner that ours sold, and that the books still owe
+        # By symbol what coins of the owner's were sold for by a sale of ours, as long as the books owe them.
+        self.owed = [0.0] * len(self.traded)
         self.filled_ms: dict[int, int] = {}  # by symbol the time of the latest of them
         self.adopted: set[str] = set()  # client ids of orders that were found at the exchange
         self.dust: dict[str, Decimal] = {}  # by asset, what was too little to be sold (execution.dust)
@@ -222,7 +221,7 @@ class TradingState:
             self.working.append({})
             self.presumed.append({})
             self.booked.append(set())
-            self.lent.append(0.0)
+            self.owed.append(0.0)
             self.reasons.append(None)
             self.last_closes.append(None)
             self.stepper.add(make_market(rules))
@@ -258,7 +257,7 @@ class TradingState:
             p = self.stepper.positions[s]
             if held and lots and p.stop != p.stop and held.stop is not None:
                 p.stop, p.stop_reason = float(held.stop), STOP_LOSS
-            self._lend(s)
+            self._set_aside(s)
             self._guard(s)
         self._flatten()
 
@@ -277,16 +276,12 @@ class TradingState:
             return
         lot = self.traded[s].rules.lot
         lots = _lots(after, lot) - _lots(before, lot)
-        price, market, account = float(Decimal(body["price"])), self.stepper.markets[s], self.stepper.account
+        price, market = float(Decimal(body["price"])), self.stepper.markets[s]
         fee = Decimal(body.get("fee", ZERO)) * own
         change = max(after, ZERO) - max(before, ZERO)
         if change != after - before:
-            account.cash -= float(after - before - change) * price
-            self._lend(s)
-            if not change:  # nothing of its own: who waits for an entry waits still
-                paid = self._fee_in_quote(body, price) * float(own)
-                account.cash, account.fees = account.cash - paid, account.fees + paid
-                return
+            self.stepper.account.cash -= float(after - before - change) * price
+            self._set_aside(s)
         if body.get("fee_asset", self.books.quote) == self.books.quote and abs(change) == lots_to_base(abs(lots), lot):
             value, cost = (lots * market.lot) * price, float(Decimal(fee))
         else:  # what was paid for the lots, whatever the fee was taken from
@@ -297,13 +292,13 @@ class TradingState:
         self._guard(s)
         self._flatten()
 
-    def _lend(self, s: int) -> None:
-        """What the owner's coins were sold for, as long as the books owe them: it is in their cash, and not in the engine's."""
+    def _set_aside(self, s: int) -> None:
+        """What is owed is in the books' cash, and not in the engine's: it would be equity, and gone when it is set right."""
         symbol = self.traded[s].symbol
         position = self.books.positions.get((symbol.market, symbol.id))
-        lent = -float(position.cost) if position is not None and position.qty < 0 else 0.0
-        self.stepper.account.cash += self.lent[s] - lent
-        self.lent[s] = lent
+        owed = -float(position.cost) if position is not None and position.qty < 0 else 0.0
+        self.stepper.account.cash += self.owed[s] - owed
+        self.owed[s] = owed
 
     def _is_late(self, s: int, order: Order) -> bool:
         """Whether nothing waits for it any more: its target was given up, or lost."""
