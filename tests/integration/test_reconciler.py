@@ -245,6 +245,51 @@ def test_what_is_sold_by_hand_beside_an_exit_that_is_not_told_yet_is_not_taken_f
     engine.agrees()
 
 
+@pytest.mark.parametrize("less_than_a_lot", ["0", "0.000001"])  # more at the exchange, and no difference for that
+def test_the_owner_s_coins_that_our_stop_sold_stand_in_for_those_he_had_sold(
+    engine: Engine, less_than_a_lot: str
+) -> None:
+    engine.close(1.0)
+    held, case = engine.held, engine.case
+    case.exchange.owner.move(case.account, "deposit", "BTC", less_than_a_lot, told=False)
+    case.server.add(Fault("unseen", "myTrades"))
+    (stop,) = [o for o in case.account.open_orders if o.client_id.startswith("atb-")]
+    case.exchange.engine.cancel(stop)
+    case.exchange.owner.order(case.account, "BTCUSDT", "SELL", "0.03")
+    engine.cycle()  # what he sold is not told yet: all that was held has its stop again, and some of it is his
+    case.server.heal()
+    engine.executor.pull()
+    assert engine.held == held - Decimal("0.03")
+    case.exchange.move_to("BTCUSDT", "30000")  # the stop, before it was made smaller
+    engine.executor.pull()
+    missing = Decimal("0.03") - held % Decimal("0.00001")  # a stop names whole lots
+    assert engine.held == -missing and engine.state.position(0).qty == 0
+    engine.cycle()
+    engine.cycle()
+    assert engine.held == 0 and not engine.executor.hold
+    assert engine.state.books.assets["BTC"] == 1 - missing
+    assert engine.state.stepper.account.cash == pytest.approx(float(engine.state.books.cash), rel=1e-12)
+    assert [e.message for e in engine.events if "coins that he had sold" in e.message]
+    if less_than_a_lot == "0":
+        engine.agrees()
+
+
+def test_what_he_sold_of_coins_that_we_never_traded_is_booked_once_however_late_it_is_told(engine: Engine) -> None:
+    case = engine.case
+    case.server.add(Fault("unseen", "myTrades"))
+    case.exchange.owner.order(case.account, "BTCUSDT", "SELL", "0.1")
+    engine.cycle()  # seen to be gone
+    assert engine.state.books.assets["BTC"] == Decimal("0.9")
+    case.server.heal()
+    case.exchange.now_ms += 6_000
+    engine.executor.pull()
+    assert engine.codes.count("foreign_fill") == 1 and engine.state.books.assets["BTC"] == Decimal("0.9")
+    engine.close(1.0)  # bought before the next look: a difference would be nobody's
+    engine.cycle()
+    assert engine.held > 0 and not engine.executor.hold
+    engine.agrees()
+
+
 def test_a_trade_by_hand_in_another_symbol_is_found(engine: Engine) -> None:
     engine.close(1.0)
     engine.case.exchange.owner.order(engine.case.account, "ETHUSDT", "BUY", "0.4")
