@@ -120,11 +120,13 @@ def test_bad_input(account: Account) -> None:
 def test_keys(account: Account) -> None:
     none = {"BINANCE_API_KEY": "", "BINANCE_API_SECRET": ""}
     ran = account.shell(*SYNC, env=none)
-    assert ran.code == 2 and "no account of the key" in ran.err
+    assert ran.code == 2 and "no account on paper, and no key is set," in ran.err
     name = account.engine.session.account.name
     ran = account.shell(*SYNC, "--account", name, env=none)
     assert ran.code == 2 and "not set" in ran.err
     other = made_key("another")
+    ran = account.shell(*SYNC, env={"BINANCE_API_KEY": other.key})
+    assert ran.code == 2 and "no account of the key that is set at binance" in ran.err
     env = {"BINANCE_API_KEY": other.key, "BINANCE_API_SECRET": other.secret}
     ran = account.shell(*SYNC, "--account", name, env=env)
     assert ran.code == 2 and "another key" in ran.err and other.secret not in ran.err + ran.out
@@ -152,4 +154,4 @@ def test_an_account_that_has_not_begun(server: Postgres, case: Case, tmp_path: P
         BINANCE_API_SECRET=key.secret,
     )  # fmt: skip
     ran = shell(*SYNC)
-    assert ran.code == 2 and "no account of the key" in ran.err
+    assert ran.code == 2 and "no account on paper, and no key is set," in ran.err

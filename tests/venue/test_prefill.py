@@ -145,8 +145,8 @@ HARMLESS = ("one more", "wrong order", "duplicated")  # however often
 def test_odd_answers_that_pass_leave_no_trace(tmp_path: Path, kind: str) -> None:
     made = exchange(holes=True)
     with desk(tmp_path, made, Fault(kind, "/klines", every=3, times=9)) as (one, _):
-        patient = one.asking._replace(attempts=10)  # by chance all nine answers may be those of one request
-        assert [o.trouble for o in prefill(one.store, jobs(), NOW, patient)] == [None] * 4
+        # One after the other: side by side, all that is spoilt may by chance meet one question, which then ends in trouble.
+        assert [o.trouble for o in prefill(one.store, jobs(), NOW, one.asking, workers=1)] == [None] * 4
         for job in jobs():
             assert np.array_equal(stored(one.store, job), truth(made, job))
 

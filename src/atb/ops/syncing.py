@@ -48,7 +48,8 @@ def account_at(statuses: Sequence[AccountStatus], venue: str, name: str | None, 
             found = [s for s in there if s.account.environment == "paper"][:1]
     if not found:
         known = ", ".join(s.account.name for s in there) or "none"
-        what = f"no account {name}" if name is not None else "no account of the key that is set"
+        nobodys = "no account of the key that is set" if identity else "no account on paper, and no key is set,"
+        what = f"no account {name}" if name is not None else nobodys
         raise UsageError(f"This database has {what} at {venue} (known there: {known}).", "See: atb live status")
     account = found[0].account
     if account.environment != "paper" and identity_of(account) != identity:
