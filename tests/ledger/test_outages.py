@@ -357,7 +357,7 @@ def test_a_connection_that_saw_an_error_is_used_by_nobody_again(engine: Engine) 
 def test_an_engine_that_lost_its_patience_tells_of_the_outage_when_it_is_over(victim: Victim, engine: Engine) -> None:
     engine.journal.patience_s = 0.3
     stop(victim.home)
-    with pytest.raises(DatabaseUnavailable, match=r"connection refused|was lost"):  # lost: had no time for another attempt
+    with pytest.raises(DatabaseUnavailable, match=r"connection refused|was lost"):  # lost: no time for another attempt
         engine.journal.append([buy(2)])
     victim.start()
     engine.journal.patience_s = LONG_S

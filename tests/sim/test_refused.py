@@ -197,13 +197,21 @@ def test_a_part_is_not_sold_twice_when_the_first_sale_is_hidden(where: Where, do
     done(world)
 
 
-def test_a_stop_that_was_taken_for_never_sent_has_the_coins(where: Where, done: Callable[[World], None]) -> None:
-    """It is found where it rests, long after anybody looked for it: nothing else could be placed."""
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_stop_that_was_taken_for_never_sent_has_the_coins(
+    where: Where, done: Callable[[World], None], refused: bool
+) -> None:
+    """It is found where it rests, long after anybody looked for it: nothing else could be placed. refused: nor was it, when
+    that was tried while the exchange told nothing of it."""
     world, s = holding(where)
     bare_of_orders(world, s)
     faults(world, Fault("place_pair", "refused", 1.0), Fault("place", "overlooked", 1.0, ms=900_000, types=("stop",)))
     world.look(world.clock.now_ms(), (1, 10))
     faults(world)
+    if refused:
+        world.look(world.clock.now_ms(), (10, 20))
+        assert not world.session.state.working[s]
+        assert [event.code for event in world.events].count("less_is_free") == 1
     world.clock.time_ms += 1_000_000
     world.look(world.clock.now_ms(), (1, 2))
     (stop,) = stops(world, s)

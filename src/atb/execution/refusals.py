@@ -117,9 +117,8 @@ def _numbers(rules: MarketRules) -> tuple[Decimal | None, ...]:
 def _sell_what_is_free(e: Executor, s: int, asked: Decimal) -> bool:
     """An order of ours has it that was taken for never sent; or less is there than the books say, or something else has it
     locked: protect what there is."""
-    with suppress(*NOT_TOLD):
-        if e.revive(e.broker.open_orders([e.state.traded[s].symbol])):
-            return True
+    if _is_ours_after_all(e, s):
+        return True
     free = free_to_sell(e, s)
     if free is None or free >= asked:
         return False
@@ -130,8 +129,17 @@ def _sell_what_is_free(e: Executor, s: int, asked: Decimal) -> bool:
     return free > 0
 
 
+def _is_ours_after_all(e: Executor, s: int) -> bool:
+    """Whether an order rests that was taken for never sent: it goes on."""
+    with suppress(*NOT_TOLD):
+        return e.revive(e.broker.open_orders([e.state.traded[s].symbol]))
+    return False
+
+
 def look_at_what_is_free(e: Executor, s: int) -> None:
-    """Whether less can still be sold than is held: asked, rather than tried with what protects it."""
+    """Whether less can still be sold than is held: asked, rather than tried with what protects it. What has it locked may be told
+    long after it was looked up in vain."""
+    _is_ours_after_all(e, s)
     free = free_to_sell(e, s)
     if free is not None:
         resting = max(
