@@ -154,4 +154,4 @@ def test_an_account_that_has_not_begun(server: Postgres, case: Case, tmp_path: P
         BINANCE_API_SECRET=key.secret,
     )  # fmt: skip
     ran = shell(*SYNC)
-    assert ran.code == 2 and "no account on paper, and no key is set," in ran.err
+    assert ran.code == 2 and "no account of the key" in ran.err
