@@ -11,6 +11,7 @@ import pytest
 
 from atb.core.errors import ExchangeRefused
 from atb.core.orders import NewOrder, SeenOrder
+from atb.core.timeframe import in_ms
 from atb.engine.reasons import PARTIAL_EXIT
 from atb.ledger.connect import Where
 from atb.ledger.entries import Entry
@@ -217,6 +218,34 @@ def test_a_stop_that_was_taken_for_never_sent_has_the_coins(
     (stop,) = stops(world, s)
     assert stop.client_order_id in world.session.state.working[s]
     assert [event.code for event in world.events].count("late_order") == 1
+    done(world)
+
+
+def test_what_rests_after_all_waits_until_every_fate_is_known(where: Where, done: Callable[[World], None]) -> None:
+    """An execution that is booked with it might be that of an order which is not known yet, and would seem foreign."""
+    world, s = holding(where)
+    bare_of_orders(world, s)
+    symbol, lot = world.traded[s].symbol, world.traded[s].rules.lot
+    hidden = Fault("place", "overlooked", 1.0, ms=100_000, types=("stop",))
+    faults(world, Fault("place_pair", "refused", 1.0), hidden)
+    world.look(world.clock.now_ms(), (1,))
+    (first,) = world.session.state.working[s].values()
+    world.look(world.clock.now_ms(), (9,))
+    faults(world, Fault("place_pair", "refused", 1.0))
+    world.look(world.clock.now_ms(), (10,))
+    assert not world.session.state.working[s]
+    more = world.session.state.held(s) // 2 // lot * lot
+    world.exchange.move("deposit", (symbol.base, more))
+    faults(world, Fault("place_pair", "refused", 1.0), hidden)
+    world.look(in_ms(first.created_at), (98,))
+    (second,) = world.session.state.working[s].values()
+    world.look(in_ms(first.created_at), (101,))
+    assert [o.client_order_id for o in world.broker.open_orders([symbol])] == [first.client_order_id]
+    assert list(world.session.state.working[s]) == [second.client_order_id]
+    faults(world)
+    world.look(in_ms(first.created_at), (200, 202))
+    assert [o.qty for o in stops(world, s)] == [first.qty]
+    world.exchange.move("withdrawal", (symbol.base, -more))
     done(world)
 
 

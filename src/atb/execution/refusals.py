@@ -138,8 +138,9 @@ def _is_ours_after_all(e: Executor, s: int) -> bool:
 
 def look_at_what_is_free(e: Executor, s: int) -> None:
     """Whether less can still be sold than is held: asked, rather than tried with what protects it. What has it locked may be told
-    long after it was looked up in vain."""
-    _is_ours_after_all(e, s)
+    long after it was looked up in vain; but first the fate of each order is found out, or its executions would seem foreign."""
+    if not any(o.state in ("intent", "unknown") for o in e.state.working[s].values()):
+        _is_ours_after_all(e, s)
     free = free_to_sell(e, s)
     if free is not None:
         resting = max(
